@@ -1,0 +1,94 @@
+"""Routes of the search: by query string, and by a body for filters and vectors."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+from pydantic import Field
+
+from mnemolite.api.deps import MemoryDep, StrictJsonRoute, build, parse_where
+from mnemolite.api.events import EXAMPLE_EVENT
+from mnemolite.api.problems import WITH_BODY, responses
+from mnemolite.errors import (
+    EmbeddingError,
+    InvalidFilterError,
+    InvalidQueryError,
+    InvalidTextError,
+    InvalidTimestampError,
+    InvalidVectorError,
+    ModelUnavailableError,
+)
+from mnemolite.models import SearchOptions, SearchQuery, SearchResult
+
+router = APIRouter(prefix="/v1/search", tags=["search"], route_class=StrictJsonRoute)
+
+_EXAMPLE_RESULT = {
+    "data": [
+        {
+            **EXAMPLE_EVENT,
+            "pending": False,
+            "score": 0.0325,
+            "distance": 0.38,
+            "similarity": 0.62,
+            "text_score": 0.4,
+            "ranks": {"vector": 1, "text": 2},
+        }
+    ],
+    "meta": {
+        "mode": "hybrid",
+        "arms": ["vector", "text"],
+        "degraded": [],
+        "plan": {
+            "vector": "exact",
+            "estimated_rows": None,
+            "estimate_is_lower_bound": False,
+        },
+        "space": 1,
+        "pending": 0,
+        "pending_is_lower_bound": False,
+        "count": 1,
+    },
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": _EXAMPLE_RESULT}}},
+    **responses(
+        InvalidQueryError,
+        InvalidTextError,
+        InvalidTimestampError,
+        InvalidFilterError,
+        InvalidVectorError,
+        EmbeddingError,
+        ModelUnavailableError,
+        *WITH_BODY,
+    ),
+}
+_EXAMPLE_QUERY = {
+    "q": "When did Caroline go to the support group?",
+    "namespace": "conv-26",
+    "since": "2023-05-01T00:00:00Z",
+    "where": {"doc_id": {"$in": ["D1:3", "D1:4"]}},
+    "limit": 3,
+}
+
+
+class SearchParams(SearchOptions):
+    """A search, as a query string."""
+
+    where: str | None = Field(None, description='Filter as JSON text, such as {"user": "ada"}.')
+
+    def query(self) -> SearchQuery:
+        return build(SearchQuery, self.model_dump() | {"where": parse_where(self.where)})
+
+
+@router.get("", summary="Search", responses=_RESPONSES)
+async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) -> SearchResult:
+    """Best first. `meta` says which arms ran, how, and how many events cannot be found by meaning
+    yet."""
+    return await memory.search(params.query())
+
+
+@router.post("", summary="Search with a body", responses=_RESPONSES)
+async def search_with_body(
+    memory: MemoryDep, query: Annotated[SearchQuery, Body(examples=[_EXAMPLE_QUERY])]
+) -> SearchResult:
+    """The same search; `where` is plain JSON here, and `vector` takes the place of `q`'s own."""
+    return await memory.search(query)

@@ -1,0 +1,210 @@
+"""The server: one process with the REST interface and, by default, a worker."""
+
+import asyncio
+import contextlib
+import hmac
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mnemolite import metrics
+from mnemolite.api import ROUTERS
+from mnemolite.api.problems import (
+    on_error,
+    on_http_exception,
+    on_validation_error,
+    respond,
+)
+from mnemolite.errors import MnemoliteError, SettingsError, UnauthorizedError
+from mnemolite.memory import VERSION, Memory
+from mnemolite.settings import ServerSettings, Settings
+from mnemolite.worker import running_worker
+
+log = structlog.get_logger(__name__)
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_SHUTDOWN_SECONDS = 10
+_OPEN_ROUTE = "/health/live"
+_DESCRIPTION = (
+    "A long-term memory for LLM agents: every event kept exactly, found by meaning, words, time "
+    "and metadata, dated and deletable."
+)
+
+
+def check_exposure(settings: ServerSettings) -> None:
+    """Refuse to listen where others can reach the memory without a key."""
+    if settings.host not in LOOPBACK and settings.api_key is None:
+        raise SettingsError(
+            f"Listening on {settings.host} would show the memory to others.",
+            field="MNEMO_HOST",
+            remedy="Set MNEMO_API_KEY (8 characters at least), or listen on 127.0.0.1.",
+        )
+
+
+async def serve(settings: Settings) -> None:
+    """Open the memory, listen, and work until SIGINT or SIGTERM.
+
+    Whatever keeps the service from being whole (database, schema, model, port) ends it here.
+    """
+    check_exposure(settings.server)
+    with _bind(settings.server) as listener:
+        async with Memory.open(settings) as memory:
+            config = uvicorn.Config(
+                create_app(memory),
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            )
+            await _Server(config, memory=memory, listener=listener).serve(sockets=[listener])
+
+
+def create_app(memory: Memory) -> FastAPI:
+    """The application over an open memory; its worker runs as long as the application."""
+    app = FastAPI(
+        title="MnemoLite",
+        version=VERSION,
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.state.memory = memory
+    app.state.settings = memory.settings
+    documented = [
+        Security(HTTPBearer(auto_error=False)),
+        Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
+    ]
+    for router in ROUTERS:
+        app.include_router(router, dependencies=documented)
+    app.add_exception_handler(MnemoliteError, on_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, _on_crash)
+    app.add_middleware(KeyMiddleware, settings=memory.settings.server)
+    app.add_middleware(MetricsMiddleware)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    memory: Memory = app.state.memory
+    if not memory.settings.worker.in_server:
+        yield
+        return
+    async with running_worker(memory):
+        yield
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says where it listens, and that a signal ends without killing the process."""
+
+    def __init__(self, config: uvicorn.Config, *, memory: Memory, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._memory = memory
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self._listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        space = self._memory.space
+        log.info("ready", url=url, version=VERSION, model=space.model, space=space.id)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The memory is closed after the server; uvicorn would raise the signal again before that.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def _bind(settings: ServerSettings) -> socket.socket:
+    """Take the port before anything else is started. Raises SettingsError if it is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.",
+            field="MNEMO_PORT",
+            remedy="Stop what listens there, or choose another port with --port.",
+        ) from error
+    return listener
+
+
+async def _on_crash(_: Request, error: Exception) -> Response:
+    """A top-level handler: what nobody foresaw is logged whole and answered without details."""
+    log.error("request_crashed", exc_info=error)
+    return respond(MnemoliteError())
+
+
+class KeyMiddleware:
+    """Refuses every request without the server's key, if it has one."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        key = settings.api_key
+        self._key = None if key is None else key.get_secret_value().encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 (ASGI)
+        if scope["type"] != "http" or scope["path"] == _OPEN_ROUTE or self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        error = UnauthorizedError(remedy="Send the header Authorization: Bearer <MNEMO_API_KEY>.")
+        await respond(error)(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        if self._key is None:
+            return True
+        headers = Headers(scope=scope)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        # The comparison takes as long for a good guess as for a bad one.
+        return hmac.compare_digest(given.encode("latin-1"), self._key)
+
+
+class MetricsMiddleware:
+    """Counts and times requests by route, never by path: paths hold ids."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 (ASGI)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"]
+            metrics.REQUESTS.labels(method, route, str(status)).inc()
+            metrics.REQUEST_SECONDS.labels(method, route).observe(time.perf_counter() - started)

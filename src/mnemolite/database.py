@@ -1,0 +1,146 @@
+"""The connection pool, and the one border where psycopg's errors become MnemoLite's."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
+
+import psycopg
+import structlog
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection, errors
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from mnemolite.errors import (
+    DatabaseBusyError,
+    DatabaseConflictError,
+    DatabaseError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    InvalidTextError,
+    MnemoliteError,
+)
+from mnemolite.settings import DatabaseSettings
+
+log = structlog.get_logger(__name__)
+
+Connection = AsyncConnection[DictRow]
+
+# "No bound" in time: PostgreSQL prunes partitions by these, which it cannot do with NULL.
+EARLIEST, LATEST = "-infinity", "infinity"
+
+# The first class that fits wins, so the special ones stand before their parents.
+_ERRORS: tuple[tuple[type[Exception], type[MnemoliteError]], ...] = (
+    (PoolTimeout, DatabaseBusyError),
+    (TooManyRequests, DatabaseBusyError),
+    (PoolClosed, DatabaseUnavailableError),
+    (errors.QueryCanceled, DatabaseTimeoutError),
+    (errors.LockNotAvailable, DatabaseTimeoutError),
+    (errors.IdleInTransactionSessionTimeout, DatabaseTimeoutError),
+    (errors.SerializationFailure, DatabaseConflictError),
+    (errors.DeadlockDetected, DatabaseConflictError),
+    (errors.DiskFull, DatabaseFullError),
+    (errors.TooManyConnections, DatabaseBusyError),
+    (errors.OutOfMemory, DatabaseBusyError),
+    (errors.ReadOnlySqlTransaction, DatabaseReadOnlyError),
+    (errors.UntranslatableCharacter, InvalidTextError),
+    (errors.CharacterNotInRepertoire, InvalidTextError),
+    (errors.ProgramLimitExceeded, InvalidInputError),
+    (psycopg.DataError, InvalidInputError),
+    (psycopg.OperationalError, DatabaseUnavailableError),
+    (psycopg.InterfaceError, DatabaseUnavailableError),
+    (psycopg.Error, DatabaseError),
+)
+_RETRY_AFTER_SECONDS = 1
+_SERVICE_UNAVAILABLE = 503
+
+
+def translate(error: Exception) -> MnemoliteError:
+    """The MnemoLite error that stands for an error of psycopg or its pool."""
+    kind = next(ours for theirs, ours in _ERRORS if isinstance(error, theirs))
+    # A server's message can quote data, and a client's can quote the address; the log has both.
+    reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    detail = f"{kind.__doc__} ({reason})" if reason else kind.__doc__
+    retry_after = _RETRY_AFTER_SECONDS if kind.status == _SERVICE_UNAVAILABLE else None
+    return kind(detail, retry_after=retry_after)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise MnemoLite's errors in place of psycopg's."""
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout, TooManyRequests, PoolClosed) as error:
+        log.debug("database_error", error=str(error), kind=type(error).__name__)
+        raise translate(error) from error
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, dsn: str, settings: DatabaseSettings) -> None:
+        self.dsn = dsn
+        self._settings = settings
+        self._pool = AsyncConnectionPool(
+            dsn,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            min_size=2,
+            max_size=settings.pool_size,
+            timeout=settings.pool_timeout_seconds,
+            configure=self._configure,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+            name="mnemolite",
+        )
+
+    async def __aenter__(self) -> Self:
+        with translated_errors():
+            await self._pool.open(wait=True, timeout=self._settings.pool_timeout_seconds)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit mode, for single statements."""
+        with translated_errors():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction, committed when the block ends well."""
+        with translated_errors():
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[Connection]:
+        """A connection outside the pool, for long listening; it has no statement time-out."""
+        with translated_errors():
+            connection = await AsyncConnection.connect(
+                self.dsn, autocommit=True, row_factory=dict_row
+            )
+            async with connection:
+                yield connection
+
+    @property
+    def pool_stats(self) -> dict[str, int]:
+        """psycopg_pool's own counters."""
+        return dict(self._pool.get_stats())
+
+    async def _configure(self, connection: AsyncConnection[Any]) -> None:
+        milliseconds = round(self._settings.statement_timeout_seconds * 1000)
+        # Namespaces differ so much in size that a plan for the average one fits none of them.
+        await connection.execute(
+            "SELECT set_config('statement_timeout', %s, false), "
+            "set_config('plan_cache_mode', 'force_custom_plan', false), "
+            "set_config('jit', 'off', false), set_config('timezone', 'UTC', false)",
+            [str(milliseconds)],
+        )
+        await register_vector_async(connection)

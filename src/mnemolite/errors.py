@@ -1,0 +1,257 @@
+"""Every error MnemoLite raises on purpose: one root, a stable code, an HTTP status each.
+
+A class's docstring is its default message; ``detail`` replaces it, ``field`` names the input at
+fault, ``remedy`` says what to do, and ``retry_after`` (seconds) says when trying again makes sense.
+"""
+
+from typing import ClassVar
+
+
+class MnemoliteError(Exception):
+    """Something went wrong inside MnemoLite."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        field: str | None = None,
+        remedy: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
+        self.field = field
+        self.remedy = remedy
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    @property
+    def title(self) -> str:
+        """The class's own message, the same for every error of this code."""
+        return (type(self).__doc__ or "").split("\n", 1)[0].rstrip(".")
+
+    def __str__(self) -> str:
+        named = f"{self.field}: {self.detail}" if self.field else self.detail
+        return f"{named} {self.remedy}" if self.remedy else named
+
+
+# --- What the caller sent -----------------------------------------------------------------------
+
+
+class InvalidInputError(MnemoliteError):
+    """The request is not valid."""
+
+    code = "invalid_input"
+    status = 422
+
+
+class InvalidTextError(InvalidInputError):
+    """A text holds a character that cannot be stored."""
+
+    code = "invalid_text"
+
+
+class InvalidTimestampError(InvalidInputError):
+    """A timestamp must be a finite ISO 8601 date and time with a UTC offset."""
+
+    code = "invalid_timestamp"
+
+
+class InvalidFilterError(InvalidInputError):
+    """The filter is not valid."""
+
+    code = "invalid_filter"
+
+
+class InvalidCursorError(InvalidInputError):
+    """The cursor was not made by this API."""
+
+    code = "invalid_cursor"
+
+
+class InvalidVectorError(InvalidInputError):
+    """The vector does not fit the active embedding space."""
+
+    code = "invalid_vector"
+
+
+class InvalidQueryError(InvalidInputError):
+    """The search has nothing to look for."""
+
+    code = "invalid_query"
+
+
+class MalformedJsonError(MnemoliteError):
+    """The request body is not valid JSON."""
+
+    code = "malformed_json"
+    status = 400
+
+
+class UnsupportedMediaTypeError(MnemoliteError):
+    """The request body must be sent as application/json."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class PayloadTooLargeError(MnemoliteError):
+    """The request is larger than this server accepts."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class UnauthorizedError(MnemoliteError):
+    """This server needs a valid API key."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class NotFoundError(MnemoliteError):
+    """There is nothing at this address."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowedError(MnemoliteError):
+    """This address does not support that method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class EventNotFoundError(NotFoundError):
+    """No event has this id."""
+
+    code = "event_not_found"
+
+
+class EventConflictError(MnemoliteError):
+    """Another event already has this id."""
+
+    code = "event_conflict"
+    status = 409
+
+
+# --- The database -------------------------------------------------------------------------------
+
+
+class DatabaseError(MnemoliteError):
+    """The database refused an operation."""
+
+    code = "database_error"
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be reached."""
+
+    code = "database_unavailable"
+    status = 503
+
+
+class DatabaseBusyError(DatabaseError):
+    """Every database connection is in use."""
+
+    code = "database_busy"
+    status = 503
+
+
+class DatabaseReadOnlyError(DatabaseError):
+    """The database refuses writes."""
+
+    code = "database_read_only"
+    status = 503
+
+
+class DatabaseFullError(DatabaseError):
+    """The database has no room left."""
+
+    code = "database_full"
+    status = 507
+
+
+class DatabaseTimeoutError(DatabaseError):
+    """The database took too long to answer."""
+
+    code = "database_timeout"
+    status = 503
+
+
+class DatabaseConflictError(DatabaseError):
+    """The operation collided with another one and can be tried again."""
+
+    code = "database_conflict"
+    status = 503
+
+
+class DatabaseUnsuitableError(DatabaseError):
+    """The database lacks something MnemoLite needs."""
+
+    code = "database_unsuitable"
+
+
+class SchemaTooNewError(DatabaseUnsuitableError):
+    """The database was written by a newer MnemoLite."""
+
+    code = "schema_too_new"
+
+
+class SchemaOutdatedError(DatabaseUnsuitableError):
+    """The database has an older schema than this MnemoLite."""
+
+    code = "schema_outdated"
+
+
+class LocalPostgresError(DatabaseError):
+    """The embedded PostgreSQL could not be used."""
+
+    code = "local_postgres_failed"
+
+
+# --- Embeddings ---------------------------------------------------------------------------------
+
+
+class EmbeddingError(MnemoliteError):
+    """A text could not be embedded."""
+
+    code = "embedding_failed"
+    status = 503
+
+
+class ModelUnavailableError(EmbeddingError):
+    """The embedding model could not be loaded."""
+
+    code = "model_unavailable"
+
+
+class ModelMismatchError(EmbeddingError):
+    """The embedding model is not the one this database was filled with."""
+
+    code = "model_mismatch"
+
+
+class NotReadyError(MnemoliteError):
+    """The service is not ready."""
+
+    code = "not_ready"
+    status = 503
+
+
+# --- The operator -------------------------------------------------------------------------------
+
+
+class SettingsError(MnemoliteError):
+    """A setting is not valid."""
+
+    code = "invalid_setting"
+
+
+class InvalidFileError(InvalidInputError):
+    """The file cannot be read."""
+
+    code = "invalid_file"

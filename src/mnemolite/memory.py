@@ -1,0 +1,237 @@
+"""Memory: what REST, the command line and Python users all call; a switchboard over the stores."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from uuid import UUID
+
+import structlog
+
+from mnemolite import metrics
+from mnemolite.database import Database
+from mnemolite.embeddings import create_embedder
+from mnemolite.embeddings.batching import BatchingEmbedder
+from mnemolite.errors import MnemoliteError, ModelUnavailableError
+from mnemolite.events import EventStore
+from mnemolite.local_postgres import default_data_dir, open_local_postgres
+from mnemolite.migrations import upgrade
+from mnemolite.models import (
+    Check,
+    Event,
+    EventPage,
+    EventQuery,
+    Health,
+    JsonObject,
+    Namespace,
+    NewEvent,
+    QueueState,
+    SearchQuery,
+    SearchResult,
+    Space,
+    Stats,
+)
+from mnemolite.notifications import Notifier
+from mnemolite.search import Search
+from mnemolite.settings import Settings
+from mnemolite.spaces import SpaceStore
+
+VERSION = version("mnemolite")
+log = structlog.get_logger(__name__)
+
+_WAIT_POLL_SECONDS = 0.02
+
+
+class Memory:
+    """A long-term memory: open it with ``Memory.open``, then add, search and delete events."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        notifier: Notifier,
+        embedder: BatchingEmbedder | None,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.events = EventStore(database, settings.search.default_language)
+        self.spaces = SpaceStore(database)
+        self._search = Search(database)
+        self._notifier = notifier
+        self._embedder = embedder
+        self._space: Space | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings | None = None, *, with_model: bool = True
+    ) -> AsyncIterator["Memory"]:
+        """Start or join the database, bring its schema up to date, load the model, check both.
+
+        ``with_model=False`` is for programs that neither embed nor search by meaning.
+        """
+        settings = settings or Settings.load()
+        async with AsyncExitStack() as stack:
+            model = asyncio.create_task(_load_model(settings)) if with_model else None
+            if model is not None:
+                stack.callback(model.cancel)
+            dsn = await _open_database(settings, stack)
+            database = await stack.enter_async_context(Database(dsn, settings.database))
+            notifier = await stack.enter_async_context(Notifier(database))
+            embedder = await stack.enter_async_context(await model) if model else None
+            memory = cls(settings, database, notifier=notifier, embedder=embedder)
+            await memory._use_space()
+            yield memory
+
+    # --- Events ---------------------------------------------------------------------------------
+
+    async def add(self, event: NewEvent | str, *, wait_seconds: float = 0) -> Event:
+        """Store one event; it is durable when this returns. See ``add_many`` for waiting."""
+        new = NewEvent(content={"text": event}) if isinstance(event, str) else event
+        events, _ = await self.add_many([new], wait_seconds=wait_seconds)
+        return events[0]
+
+    async def add_many(
+        self, events: Sequence[NewEvent], *, wait_seconds: float = 0
+    ) -> tuple[list[Event], int]:
+        """Store all events or none; returns them and how many are new.
+
+        ``wait_seconds`` is how long to wait for their embeddings; what is not embedded by then
+        comes back as pending.
+        """
+        added = await self.events.add(events)
+        self._notifier.notify()
+        created = sum(item.created for item in added)
+        metrics.ADDED_EVENTS.inc(created)
+        stored = [item.event for item in added]
+        if wait_seconds and await self._wait_embedded(stored, wait_seconds):
+            stored = [event.model_copy(update={"pending": False}) for event in stored]
+        return stored, created
+
+    async def get(self, event_id: UUID) -> Event:
+        """The event of that id. Raises EventNotFoundError."""
+        return await self.events.get(event_id)
+
+    async def list_events(self, query: EventQuery) -> EventPage:
+        """One page of a namespace's events."""
+        return await self.events.page(query)
+
+    async def merge_metadata(self, event_id: UUID, patch: JsonObject) -> Event:
+        """Apply a JSON merge patch (RFC 7396) to an event's metadata."""
+        return await self.events.merge_metadata(event_id, patch)
+
+    async def delete(self, event_id: UUID) -> None:
+        """Delete an event and all that was derived from it. Raises EventNotFoundError."""
+        await self.events.delete(event_id)
+
+    async def namespaces(self) -> list[Namespace]:
+        """Every namespace with what it holds."""
+        return await self.events.namespaces()
+
+    # --- Search ---------------------------------------------------------------------------------
+
+    async def search(self, query: SearchQuery | str) -> SearchResult:
+        """Find events by meaning and words. An arm that could not run is named in the answer."""
+        query = SearchQuery(q=query) if isinstance(query, str) else query
+        with metrics.SEARCH_SECONDS.labels(query.mode).time():
+            return await self._search.run(query, self._space, self._embedder)
+
+    # --- State ----------------------------------------------------------------------------------
+
+    @property
+    def embedder(self) -> BatchingEmbedder:
+        """The model. Raises ModelUnavailableError in a memory opened without one."""
+        if self._embedder is None:
+            raise ModelUnavailableError("This process runs without a model.")
+        return self._embedder
+
+    @property
+    def space(self) -> Space:
+        """The active embedding space. Raises ModelUnavailableError before there is one."""
+        if self._space is None:
+            raise ModelUnavailableError("No model has been used with this database yet.")
+        return self._space
+
+    async def list_spaces(self) -> list[Space]:
+        """Every embedding space, oldest first."""
+        return await self.spaces.all()
+
+    async def queue_state(self) -> QueueState:
+        """What waits to be embedded."""
+        return await self.spaces.queue_state(self.space)
+
+    async def refresh_gauges(self) -> None:
+        """Bring the metrics that are read, not counted, up to date."""
+        metrics.observe_queue(await self.queue_state())
+        metrics.observe_cache(self.embedder.cache_stats())
+
+    async def stats(self) -> Stats:
+        """The state of the memory in figures."""
+        counts = await self.events.counts()
+        return Stats(
+            **counts,
+            embeddings=await self.spaces.embeddings(self.space),
+            queue=await self.queue_state(),
+            space=self._space,
+            cache=self.embedder.cache_stats(),
+            resident_bytes=metrics.resident_bytes(),
+        )
+
+    async def database_facts(self) -> dict[str, str]:
+        """The versions of the server, its extensions and the schema."""
+        return await self.events.database_facts()
+
+    async def health(self) -> Health:
+        """Whether database, schema and model work, each named."""
+        checks = {"model": self._check_model(), "database": await self._check_database()}
+        ready = all(check.ok for check in checks.values())
+        return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
+
+    async def _check_database(self) -> Check:
+        try:
+            await self.spaces.active()
+        except MnemoliteError as error:
+            return Check(ok=False, detail=str(error))
+        return Check(ok=True, detail="answers")
+
+    def _check_model(self) -> Check:
+        if self._embedder is None or self._space is None:
+            return Check(ok=False, detail="no model is loaded")
+        return Check(ok=True, detail=f"{self._space.model}, space {self._space.id}")
+
+    async def _wait_embedded(self, events: Sequence[Event], seconds: float) -> bool:
+        """Wait until the queue holds none of the events; False when the time is up before."""
+        ids = [event.id for event in events]
+        deadline = time.monotonic() + seconds
+        while await self.spaces.pending_of_ids(self.space, ids):
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_WAIT_POLL_SECONDS)
+        return True
+
+    async def _use_space(self) -> None:
+        """Settle which space this process works in."""
+        if self._embedder is None:
+            self._space = await self.spaces.active()
+        else:
+            self._space = await self.spaces.ensure_active(self._embedder.info)
+
+
+async def _load_model(settings: Settings) -> BatchingEmbedder:
+    embedder = await asyncio.to_thread(create_embedder, settings.embedding)
+    return BatchingEmbedder(embedder, cache_bytes=settings.embedding.cache_size)
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
+    """The address of the database, its schema up to date; a private server is started for it."""
+    dsn = settings.database.url
+    if dsn is None:
+        data_dir = settings.database.data_dir or default_data_dir()
+        local = await asyncio.to_thread(open_local_postgres, data_dir)
+        # Leaving can mean stopping the server, which must not block the event loop.
+        stack.push_async_callback(asyncio.to_thread, local.close)
+        dsn = local.dsn()
+    await asyncio.to_thread(upgrade, dsn)
+    return dsn

@@ -1,0 +1,80 @@
+"""Prometheus metrics of this process."""
+
+from collections.abc import Mapping
+
+import psutil
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from mnemolite.models import QueueState
+
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Counter(
+    "mnemolite_requests", "Requests answered.", ["method", "route", "status"], registry=REGISTRY
+)
+REQUEST_SECONDS = Histogram(
+    "mnemolite_request_seconds",
+    "Time to answer a request.",
+    ["method", "route"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+ADDED_EVENTS = Counter("mnemolite_added_events", "Events stored.", registry=REGISTRY)
+EMBEDDED_EVENTS = Counter("mnemolite_embedded_events", "Events embedded.", registry=REGISTRY)
+EMBEDDING_FAILURES = Counter(
+    "mnemolite_embedding_failures", "Events whose embedding failed once.", registry=REGISTRY
+)
+EMBEDDING_SECONDS = Histogram(
+    "mnemolite_embedding_seconds",
+    "Time the model took for one call.",
+    ["kind"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    registry=REGISTRY,
+)
+SEARCH_SECONDS = Histogram(
+    "mnemolite_search_seconds",
+    "Time of a search, the embedding of the query included.",
+    ["mode"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5),
+    registry=REGISTRY,
+)
+QUEUE_PENDING = Gauge(
+    "mnemolite_queue_pending", "Events that wait for their embedding.", registry=REGISTRY
+)
+QUEUE_PARKED = Gauge(
+    "mnemolite_queue_parked", "Events whose embedding was given up.", registry=REGISTRY
+)
+QUEUE_OLDEST_SECONDS = Gauge(
+    "mnemolite_queue_oldest_seconds", "Age of the oldest pending event.", registry=REGISTRY
+)
+CACHE_HITS = Gauge("mnemolite_cache_hits", "Query vectors found in the cache.", registry=REGISTRY)
+CACHE_MISSES = Gauge("mnemolite_cache_misses", "Query vectors not in the cache.", registry=REGISTRY)
+CACHE_BYTES = Gauge("mnemolite_cache_bytes", "Memory of the cache.", registry=REGISTRY)
+RESIDENT_BYTES = Gauge(
+    "mnemolite_resident_bytes", "Resident memory of this process.", registry=REGISTRY
+)
+RESIDENT_BYTES.set_function(lambda: float(resident_bytes()))
+
+
+def observe_queue(state: QueueState) -> None:
+    """Set the gauges of the queue."""
+    QUEUE_PENDING.set(state.pending)
+    QUEUE_PARKED.set(state.parked)
+    QUEUE_OLDEST_SECONDS.set(state.oldest_pending_seconds or 0)
+
+
+def observe_cache(stats: Mapping[str, int]) -> None:
+    """Set the gauges of the query cache."""
+    CACHE_HITS.set(stats["hits"])
+    CACHE_MISSES.set(stats["misses"])
+    CACHE_BYTES.set(stats["bytes"])
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def render() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)

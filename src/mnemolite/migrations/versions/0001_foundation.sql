@@ -1,0 +1,191 @@
+-- Events, the registry of embedding spaces, the embedding queue, and the triggers that keep them
+-- together also for people who insert with plain SQL.
+
+CREATE EXTENSION IF NOT EXISTS vector;
+CREATE EXTENSION IF NOT EXISTS unaccent;
+
+-- One configuration for each language PostgreSQL knows, "mnemo_<language>", with accents folded, so
+-- that "cafe" finds "café" and the other way round.
+DO $$
+DECLARE
+    built_in record;
+    stemmer regdictionary;
+BEGIN
+    FOR built_in IN
+        SELECT cfgname FROM pg_catalog.pg_ts_config
+        WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY cfgname
+    LOOP
+        SELECT m.mapdict INTO stemmer
+        FROM pg_catalog.pg_ts_config c
+        JOIN pg_catalog.pg_ts_config_map m ON m.mapcfg = c.oid
+        JOIN pg_catalog.ts_token_type(c.cfgparser) t ON t.tokid = m.maptokentype
+        WHERE c.cfgname = built_in.cfgname AND c.cfgnamespace = 'pg_catalog'::regnamespace
+          AND t.alias = 'word'
+        ORDER BY m.mapseqno DESC LIMIT 1;
+        EXECUTE format('CREATE TEXT SEARCH CONFIGURATION %I (COPY = pg_catalog.%I)',
+            'mnemo_' || built_in.cfgname, built_in.cfgname);
+        EXECUTE format(
+            'ALTER TEXT SEARCH CONFIGURATION %I ALTER MAPPING FOR hword, hword_part, word '
+            'WITH unaccent, %s', 'mnemo_' || built_in.cfgname, stemmer);
+    END LOOP;
+END $$;
+
+-- The text of an event: its "text", "content" or "message" where that is a string, the text parts
+-- of a list of parts, else every string and number inside, in the order jsonb keeps them.
+CREATE FUNCTION event_text(content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(content -> 'text') = 'string' THEN content ->> 'text'
+    WHEN jsonb_typeof(content -> 'content') = 'string' THEN content ->> 'content'
+    WHEN jsonb_typeof(content -> 'message') = 'string' THEN content ->> 'message'
+    WHEN jsonb_path_exists(content, '$.content[*].text ? (@.type() == "string")') THEN (
+        SELECT string_agg(part #>> '{}', E'\n')
+        FROM jsonb_path_query(content, '$.content[*].text ? (@.type() == "string")') AS part)
+    ELSE coalesce((
+        SELECT string_agg(leaf #>> '{}', E'\n')
+        FROM jsonb_path_query(content - '{speaker,role}'::text[],
+            'strict $.** ? (@.type() == "string" || @.type() == "number")') AS leaf), '')
+END;
+
+CREATE FUNCTION event_speaker(content jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(
+    CASE WHEN jsonb_typeof(content -> 'speaker') = 'string' THEN nullif(content ->> 'speaker', '') END,
+    CASE WHEN jsonb_typeof(content -> 'role') = 'string' THEN nullif(content ->> 'role', '') END,
+    CASE WHEN jsonb_typeof(content -> 'name') = 'string' THEN nullif(content ->> 'name', '') END);
+
+-- The words of an event, as stored and as asked for.
+CREATE FUNCTION event_lexemes(language regconfig, text text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN to_tsvector(language, text);
+
+-- A UUIDv7 of that time, for rows that come without an id.
+CREATE FUNCTION event_id(at timestamptz) RETURNS uuid
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN encode(
+    overlay(
+        overlay(uuid_send(gen_random_uuid()) PLACING substring(
+            int8send(greatest(0, floor(extract(epoch FROM at) * 1000))::bigint) FROM 3) FROM 1 FOR 6)
+        PLACING set_byte(
+            '\x00'::bytea, 0, 112 | (get_byte(uuid_send(gen_random_uuid()), 0) & 15)) FROM 7 FOR 1),
+    'hex')::uuid;
+
+CREATE TABLE namespaces (
+    name text PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 200),
+    language regconfig NOT NULL DEFAULT 'mnemo_english',
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE events (
+    id uuid NOT NULL,
+    namespace text NOT NULL DEFAULT 'default',
+    session text CHECK (length(session) BETWEEN 1 AND 200),
+    timestamp timestamptz NOT NULL DEFAULT now() CHECK (
+        timestamp >= '0001-01-01 00:00:00+00' AND timestamp < '10000-01-01 00:00:00+00'),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    content jsonb NOT NULL CHECK (jsonb_typeof(content) = 'object'),
+    metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
+    language regconfig NOT NULL,
+    -- The words of a longer text might not fit into a tsvector, which holds 1 MiB.
+    text text NOT NULL CHECK (octet_length(text) <= 262144),
+    lexemes tsvector GENERATED ALWAYS AS (event_lexemes(language, text)) STORED,
+    PRIMARY KEY (id, timestamp, namespace)
+);
+CREATE INDEX events_time_idx ON events (namespace, timestamp, id);
+CREATE INDEX events_session_idx ON events (namespace, session, timestamp, id);
+CREATE INDEX events_lexemes_idx ON events USING gin (lexemes);
+CREATE INDEX events_metadata_idx ON events USING gin (metadata jsonb_path_ops);
+
+CREATE TABLE embedding_spaces (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    provider text NOT NULL,
+    model text NOT NULL,
+    revision text NOT NULL,
+    dimension integer NOT NULL CHECK (dimension BETWEEN 1 AND 4000),
+    query_prefix text NOT NULL,
+    document_prefix text NOT NULL,
+    pooling text NOT NULL,
+    normalisation text NOT NULL,
+    template text NOT NULL,
+    max_tokens integer NOT NULL,
+    digest text NOT NULL UNIQUE,
+    status text NOT NULL DEFAULT 'building' CHECK (status IN ('active', 'building', 'retired')),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    activated_at timestamptz
+);
+CREATE UNIQUE INDEX embedding_spaces_one_active_idx ON embedding_spaces (status)
+    WHERE status = 'active';
+
+CREATE TABLE embedding_queue (
+    space integer NOT NULL REFERENCES embedding_spaces (id) ON DELETE CASCADE,
+    event_id uuid NOT NULL,
+    timestamp timestamptz NOT NULL,
+    namespace text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    not_before timestamptz NOT NULL DEFAULT now(),  -- infinity: parked
+    error text,
+    queued_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (space, event_id, timestamp, namespace)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX embedding_queue_due_idx ON embedding_queue (space, not_before, queued_at);
+CREATE INDEX embedding_queue_namespace_idx ON embedding_queue (space, namespace);
+
+-- Before a row is stored: fill in what plain SQL leaves out.
+CREATE FUNCTION events_fill() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.id := coalesce(NEW.id, event_id(NEW.timestamp));
+    NEW.text := coalesce(NEW.text, event_text(NEW.content));
+    IF NEW.language IS NULL THEN
+        SELECT language INTO NEW.language FROM namespaces WHERE name = NEW.namespace;
+        IF NOT FOUND THEN
+            INSERT INTO namespaces (name) VALUES (NEW.namespace) ON CONFLICT DO NOTHING;
+            SELECT language INTO STRICT NEW.language FROM namespaces WHERE name = NEW.namespace;
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER events_fill BEFORE INSERT ON events FOR EACH ROW
+    WHEN (NEW.id IS NULL OR NEW.text IS NULL OR NEW.language IS NULL)
+    EXECUTE FUNCTION events_fill();
+
+-- Events are kept exactly as they were told: only metadata (and the language of their words) change.
+CREATE FUNCTION events_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are kept exactly: only metadata and language can be changed'
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+CREATE TRIGGER events_keep
+    BEFORE UPDATE OF id, namespace, session, timestamp, created_at, content, text ON events
+    FOR EACH ROW EXECUTE FUNCTION events_keep();
+
+-- After a statement has inserted: queue what has text, for every space that is being filled.
+CREATE FUNCTION events_queue() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO embedding_queue (space, event_id, timestamp, namespace)
+    SELECT s.id, e.id, e.timestamp, e.namespace
+    FROM inserted e CROSS JOIN embedding_spaces s
+    WHERE s.status IN ('active', 'building') AND e.text ~ '\S'
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER events_queue AFTER INSERT ON events
+    REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION events_queue();
+
+-- After a statement has deleted: what was derived from the events goes too. The queue comes first:
+-- that waits for a worker that is embedding one of them, and its vectors are then seen and deleted.
+CREATE FUNCTION events_forget() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    space integer;
+BEGIN
+    DELETE FROM embedding_queue q USING deleted d
+    WHERE (q.event_id, q.timestamp, q.namespace) = (d.id, d.timestamp, d.namespace);
+    FOR space IN SELECT s.id FROM embedding_spaces s ORDER BY s.id LOOP
+        EXECUTE format(
+            'DELETE FROM %I v USING deleted d '
+            'WHERE (v.event_id, v.timestamp, v.namespace) = (d.id, d.timestamp, d.namespace)',
+            'embeddings_' || space);
+    END LOOP;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER events_forget AFTER DELETE ON events
+    REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION events_forget();

@@ -1,0 +1,237 @@
+"""Every setting, read from the environment (and a ``.env`` file) in this one place.
+
+The groups are frozen values that are passed to whoever needs them; nobody else reads the
+environment. The defaults run a private PostgreSQL and the packaged model on the loopback address.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mnemolite.errors import SettingsError
+
+
+def _blank_is_unset(value: object) -> object:
+    """``NAME=`` in a ``.env`` file means "not set", as people expect."""
+    return None if value == "" else value
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_blank_is_unset)]
+OptionalCount = Annotated[int | None, BeforeValidator(_blank_is_unset)]
+
+
+def _env(name: str, default: Any, description: str, **constraints: Any) -> Any:  # noqa: PLR0917
+    return Field(
+        default,
+        validation_alias=AliasChoices(name),
+        description=description,
+        json_schema_extra={"env": name},
+        **constraints,
+    )
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        populate_by_name=True,
+    )
+
+
+class DatabaseSettings(_Group):
+    """Where the memory is kept."""
+
+    url: OptionalText = _env(
+        "DATABASE_URL",
+        None,
+        "An outside PostgreSQL >= 16 with pgvector >= 0.8. Unset: a private server is started.",
+    )
+    data_dir: Annotated[Path | None, BeforeValidator(_blank_is_unset)] = _env(
+        "MNEMO_DATA_DIR",
+        None,
+        "Folder of the private PostgreSQL. Unset: the platform's folder for user data.",
+    )
+    pool_size: int = _env(
+        "MNEMO_POOL_SIZE", 10, "Most database connections one process opens.", ge=2, le=200
+    )
+    pool_timeout_seconds: float = _env(
+        "MNEMO_POOL_TIMEOUT_SECONDS",
+        5.0,
+        "Longest wait for a free connection before the answer is 503.",
+        gt=0,
+        le=300,
+    )
+    statement_timeout_seconds: float = _env(
+        "MNEMO_STATEMENT_TIMEOUT_SECONDS",
+        30.0,
+        "Longest run of one SQL statement of a request.",
+        gt=0,
+        le=3600,
+    )
+
+
+class EmbeddingSettings(_Group):
+    """Which model turns text into vectors."""
+
+    mode: Literal["real", "mock"] = _env(
+        "EMBEDDING_MODE", "real", "real: a model. mock: deterministic noise, for tests only."
+    )
+    provider: Literal["onnx"] = _env("MNEMO_EMBEDDING_PROVIDER", "onnx", "Who runs the model.")
+    model: str = _env(
+        "EMBEDDING_MODEL",
+        "all-MiniLM-L6-v2",
+        "The packaged model's name, or a local folder that holds an ONNX export.",
+        min_length=1,
+    )
+    dimension: OptionalCount = _env(
+        "EMBEDDING_DIMENSION", None, "Checked against the model. Unset: the model's own.", ge=1
+    )
+    cache_size: ByteSize = _env(
+        "EMBEDDING_CACHE_SIZE",
+        ByteSize(32 * 1024 * 1024),
+        "Memory for cached query vectors, in bytes or as 32MiB. 0 turns the cache off.",
+    )
+    device: Literal["cpu"] = _env("EMBEDDING_DEVICE", "cpu", "Where the model runs.")
+    threads: OptionalCount = _env(
+        "MNEMO_EMBEDDING_THREADS", None, "Threads of the model. Unset: one a core.", ge=1, le=256
+    )
+    query_prefix: str | None = _env(
+        "MNEMO_EMBEDDING_QUERY_PREFIX", None, "Put before a query. Unset: what the model wants."
+    )
+    document_prefix: str | None = _env(
+        "MNEMO_EMBEDDING_DOCUMENT_PREFIX",
+        None,
+        "Put before a document. Unset: what the model wants.",
+    )
+
+
+class ServerSettings(_Group):
+    """How the REST server listens and what it accepts."""
+
+    host: str = _env("MNEMO_HOST", "127.0.0.1", "Address to listen on; others need an API key.")
+    port: int = _env("MNEMO_PORT", 8000, "Port to listen on. 0 picks a free one.", ge=0, le=65535)
+    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = _env(
+        "MNEMO_API_KEY", None, "When set, every route but /health/live needs it.", min_length=8
+    )
+    max_body: ByteSize = _env(
+        "MNEMO_MAX_BODY", ByteSize(16 * 1024 * 1024), "Largest request body, in bytes or as 16MiB."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _env(
+        "MNEMO_LOG_LEVEL", "info", "Least severe log line that is written."
+    )
+    log_format: Literal["console", "json"] = _env(
+        "MNEMO_LOG_FORMAT", "console", "console: for people. json: one object a line."
+    )
+
+
+class WorkerSettings(_Group):
+    """How pending events are embedded."""
+
+    in_server: bool = _env("MNEMO_WORKER_IN_SERVER", True, "Whether `serve` embeds by itself.")
+    batch_size: int = _env(
+        "MNEMO_WORKER_BATCH_SIZE", 64, "Events claimed and embedded at a time.", ge=1, le=1000
+    )
+    poll_seconds: float = _env(
+        "MNEMO_WORKER_POLL_SECONDS",
+        1.0,
+        "Longest time between two looks at the queue; a notification wakes it sooner.",
+        gt=0,
+        le=60,
+    )
+    max_attempts: int = _env(
+        "MNEMO_WORKER_MAX_ATTEMPTS", 5, "Tries before an event is parked.", ge=1, le=100
+    )
+    retry_seconds: float = _env(
+        "MNEMO_WORKER_RETRY_SECONDS",
+        5.0,
+        "Wait before the second try of an event; doubled for each later one.",
+        gt=0,
+        le=3600,
+    )
+    hnsw_min_rows: int = _env(
+        "MNEMO_HNSW_MIN_ROWS",
+        20_000,
+        "Rows from which a table of embeddings gets an HNSW index; below it exact is fast.",
+        ge=1,
+    )
+
+
+class SearchSettings(_Group):
+    """How a search looks for candidates and ranks them."""
+
+    default_language: str = _env(
+        "MNEMO_LANGUAGE",
+        "english",
+        "Text-search language of namespaces that name none.",
+        pattern=r"^[a-z_]{1,63}$",
+    )
+
+
+class Settings(BaseModel):
+    """All groups together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
+
+    @classmethod
+    def load(cls, **groups: dict[str, object]) -> "Settings":
+        """Read the environment; ``groups`` (of option values by field name) win over it.
+
+        Raises SettingsError that names the variable at fault.
+        """
+        try:
+            return cls(**{name: _GROUPS[name](**values) for name, values in groups.items()})
+        except ValidationError as error:
+            raise _as_settings_error(error) from error
+
+
+_GROUPS: dict[str, Any] = {
+    "database": DatabaseSettings,
+    "embedding": EmbeddingSettings,
+    "server": ServerSettings,
+    "worker": WorkerSettings,
+    "search": SearchSettings,
+}
+
+
+def describe_variables() -> dict[str, str]:
+    """Every environment variable and its description, in the order of the groups."""
+    return {
+        field.json_schema_extra["env"]: field.description or ""
+        for group in _GROUPS.values()
+        for field in group.model_fields.values()
+        if isinstance(field.json_schema_extra, dict)
+    }
+
+
+def _as_settings_error(error: ValidationError) -> SettingsError:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else None
+    return SettingsError(f"{first['msg']}.", field=_variable_of(name))
+
+
+def _variable_of(name: str | None) -> str | None:
+    """The environment variable behind a field's own name, for errors about passed values."""
+    for group in _GROUPS.values():
+        field = group.model_fields.get(name)
+        if field is not None and isinstance(field.json_schema_extra, dict):
+            return str(field.json_schema_extra["env"])
+    return name

@@ -1,0 +1,259 @@
+"""Embedding spaces: which model a database was filled with, its vectors, and what is pending."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import Vector
+from psycopg import sql
+
+from mnemolite.database import Connection, Database
+from mnemolite.embeddings import ModelInfo
+from mnemolite.errors import ModelMismatchError
+from mnemolite.models import QueueState, Space
+from mnemolite.sql import load
+
+_queries = load("spaces")
+
+# pgvector's HNSW takes a halfvec of at most 4,000 dimensions; a row stored PLAIN must fit a page.
+MAX_DIMENSION = 4000
+_MAX_PLAIN_DIMENSION = 1900
+_INDEX_LOCK = 0x6D6E656D70
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event claimed for embedding; ``text`` is None when it was deleted meanwhile."""
+
+    event_id: UUID
+    timestamp: datetime
+    namespace: str
+    attempts: int
+    text: str | None
+    speaker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedPassage:
+    """One vector of an event: the passage's number, its span in the text, and the vector."""
+
+    event: PendingEvent
+    passage: int
+    span: tuple[int, int]
+    vector: NDArray[np.float32]
+
+
+class SpaceStore:
+    """The registry of spaces, their tables of vectors, and the queue that fills them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Space]:
+        """Every space, oldest first."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["all"])
+            return [Space.model_validate(row) async for row in cursor]
+
+    async def active(self) -> Space | None:
+        """The space that is searched, None before the first model was seen."""
+        async with self._database.connection() as connection:
+            return await _active(connection)
+
+    async def ensure_active(self, info: ModelInfo) -> Space:
+        """The active space, made for ``info`` in a new database.
+
+        Raises ModelMismatchError when the database was filled with another model.
+        """
+        active = await self.active()
+        if active is None or active.digest != info.digest:
+            async with self._database.transaction() as connection:
+                active = await _replace_unused(connection, info)
+        return active
+
+    @asynccontextmanager
+    async def claim(self, space: Space, limit: int) -> AsyncIterator["Claim"]:
+        """Some pending events, nobody else's until the block ends; committed when it ends well."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                _queries["claim"], {"space": space.id, "limit": limit}
+            )
+            rows = [PendingEvent(**row) async for row in cursor]
+            yield Claim(connection, space, events=rows)
+
+    async def queue_state(self, space: Space) -> QueueState:
+        """What waits to be embedded, and what was given up."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["queue_state"], {"space": space.id})
+            return QueueState.model_validate(await cursor.fetchone())
+
+    async def pending_of_ids(self, space: Space, ids: Sequence[UUID]) -> int:
+        """How many of these events are still to be embedded; parked ones do not count."""
+        parameters = {"space": space.id, "ids": list(ids)}
+        async with self._database.connection() as connection:
+            row = await (
+                await connection.execute(_queries["pending_of_ids"], parameters)
+            ).fetchone()
+        return int(row["pending"]) if row else 0
+
+    async def embeddings(self, space: Space) -> int:
+        """Rows of vectors in the space."""
+        async with self._database.connection() as connection:
+            statement = _queries["count"].format(table=sql.Identifier(space.table))
+            row = await (await connection.execute(statement)).fetchone()
+        return int(row["rows"]) if row else 0
+
+    async def lacks_index(self, space: Space, min_rows: int) -> bool:
+        """Whether the space has grown past the size at which an HNSW index pays."""
+        parameters = {"table": space.table, "index": space.hnsw_index}
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["row_estimate"], parameters)
+            row = await cursor.fetchone()
+        return row is not None and row["rows"] >= min_rows and not row["indexed"]
+
+    async def build_index(self, space: Space) -> bool:
+        """Build the HNSW index while writes go on. False: another process is at it."""
+        names = {
+            "index": sql.Identifier(space.hnsw_index),
+            "table": sql.Identifier(space.table),
+            "dimension": sql.Literal(space.dimension),
+        }
+        async with self._database.own_connection() as connection:
+            cursor = await connection.execute(
+                "SELECT pg_try_advisory_lock(%s) AS mine", [_INDEX_LOCK]
+            )
+            if not (await cursor.fetchone() or {}).get("mine"):
+                return False
+            # What an interrupted build leaves behind is invalid and only costs writes.
+            await connection.execute(_queries["drop_invalid_hnsw"].format(**names))
+            await connection.execute(_queries["create_hnsw"].format(**names))
+        return True
+
+
+class Claim:
+    """Pending events that this transaction holds, and the ways to be done with them."""
+
+    def __init__(
+        self, connection: Connection, space: Space, *, events: Sequence[PendingEvent]
+    ) -> None:
+        self._connection = connection
+        self._space = space
+        self.events = events
+
+    async def store(self, passages: Sequence[EmbeddedPassage]) -> None:
+        """Write the vectors."""
+        if not passages:
+            return
+        parameters = {
+            "event_ids": [passage.event.event_id for passage in passages],
+            "timestamps": [passage.event.timestamp for passage in passages],
+            "passages": [passage.passage for passage in passages],
+            "namespaces": [passage.event.namespace for passage in passages],
+            "starts": [passage.span[0] for passage in passages],
+            "ends": [passage.span[1] for passage in passages],
+            "embeddings": [Vector(passage.vector) for passage in passages],
+        }
+        statement = _queries["store"].format(table=sql.Identifier(self._space.table))
+        await self._connection.execute(statement, parameters)
+
+    async def finish(self, events: Sequence[PendingEvent]) -> None:
+        """Take the events off the queue."""
+        parameters = {
+            "space": self._space.id,
+            "event_ids": [event.event_id for event in events],
+            "timestamps": [event.timestamp for event in events],
+            "namespaces": [event.namespace for event in events],
+        }
+        await self._connection.execute(_queries["finish"], parameters)
+
+    async def fail(
+        self, event: PendingEvent, error: str, *, max_attempts: int, retry_seconds: float
+    ) -> bool:
+        """Put the event back for later with its error. True: it is parked for good."""
+        parameters = {
+            "space": self._space.id,
+            "event_id": event.event_id,
+            "timestamp": event.timestamp,
+            "namespace": event.namespace,
+            "error": error,
+            "max_attempts": max_attempts,
+            "retry_seconds": retry_seconds,
+        }
+        row = await (await self._connection.execute(_queries["fail"], parameters)).fetchone()
+        return bool(row and row["parked"])
+
+
+async def _active(connection: Connection) -> Space | None:
+    row = await (await connection.execute(_queries["active"])).fetchone()
+    return None if row is None else Space.model_validate(row)
+
+
+async def _replace_unused(connection: Connection, info: ModelInfo) -> Space:
+    """Make ``info``'s space the active one, as long as no event was embedded by another."""
+    # Nobody adds an event between the look and the making, or it would never be queued.
+    await connection.execute(_queries["lock"])
+    active = await _active(connection)
+    if active is not None and active.digest == info.digest:
+        return active
+    if active is not None:
+        if await _has_events(connection):
+            raise _mismatch(active, info)
+        await connection.execute(_queries["drop"].format(table=sql.Identifier(active.table)))
+        await connection.execute(_queries["forget"], {"space": active.id})
+    return await _create(connection, info)
+
+
+async def _has_events(connection: Connection) -> bool:
+    row = await (await connection.execute(_queries["has_events"])).fetchone()
+    return bool(row and row["found"])
+
+
+async def _create(connection: Connection, info: ModelInfo) -> Space:
+    identity = {name: getattr(info, name) for name in _IDENTITY} | {"digest": info.digest}
+    row = await (await connection.execute(_queries["create"], identity)).fetchone()
+    space = Space.model_validate(row)
+    table = sql.Identifier(space.table)
+    storage = "PLAIN" if info.dimension <= _MAX_PLAIN_DIMENSION else "EXTERNAL"
+    index = sql.Identifier(f"{space.table}_time_idx")
+    for statement in (
+        _queries["create_table"].format(table=table, dimension=sql.Literal(info.dimension)),
+        _queries["set_storage"].format(table=table, storage=sql.SQL(storage)),
+        _queries["create_time_index"].format(index=index, table=table),
+        _queries["create_view"].format(table=table),
+    ):
+        await connection.execute(statement)
+    await connection.execute(_queries["queue_all"], {"space": space.id})
+    return space
+
+
+_IDENTITY = (
+    "provider",
+    "model",
+    "revision",
+    "dimension",
+    "query_prefix",
+    "document_prefix",
+    "pooling",
+    "normalisation",
+    "template",
+    "max_tokens",
+)
+
+
+def _mismatch(active: Space, info: ModelInfo) -> ModelMismatchError:
+    differing = [name for name in _IDENTITY if getattr(active, name) != getattr(info, name)]
+    changes = ", ".join(
+        f"{name} {getattr(active, name)!r} -> {getattr(info, name)!r}" for name in differing
+    )
+    return ModelMismatchError(
+        f"This database was filled by {active.model!r} ({active.provider}, "
+        f"{active.dimension} dimensions), the settings name {info.model!r} ({info.provider}, "
+        f"{info.dimension} dimensions); changed: {changes}.",
+        field="EMBEDDING_MODEL" if "model" in differing else "EMBEDDING_MODE",
+        remedy="Set the model back, or use another database: vectors of two models are never "
+        "mixed.",
+    )

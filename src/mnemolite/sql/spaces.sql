@@ -1,0 +1,116 @@
+-- name: active
+SELECT * FROM embedding_spaces WHERE status = 'active'
+
+-- name: all
+SELECT * FROM embedding_spaces ORDER BY id
+
+-- name: lock
+LOCK TABLE events, embedding_spaces IN SHARE ROW EXCLUSIVE MODE
+
+-- name: has_events
+SELECT EXISTS (SELECT FROM events WHERE text ~ '\S') AS found
+
+-- name: drop
+DROP TABLE {table} CASCADE
+
+-- name: forget
+DELETE FROM embedding_spaces WHERE id = %(space)s
+
+-- name: create
+INSERT INTO embedding_spaces (provider, model, revision, dimension, query_prefix, document_prefix,
+    pooling, normalisation, template, max_tokens, digest, status, activated_at)
+VALUES (%(provider)s, %(model)s, %(revision)s, %(dimension)s, %(query_prefix)s, %(document_prefix)s,
+    %(pooling)s, %(normalisation)s, %(template)s, %(max_tokens)s, %(digest)s, 'active', now())
+RETURNING *
+
+-- name: create_table
+CREATE TABLE {table} (
+    event_id uuid NOT NULL,
+    timestamp timestamptz NOT NULL,
+    passage smallint NOT NULL,
+    namespace text NOT NULL,
+    char_start integer NOT NULL,  -- of the passage in the event's text
+    char_end integer NOT NULL,
+    embedding vector({dimension}) NOT NULL,
+    PRIMARY KEY (event_id, timestamp, namespace, passage)
+)
+
+-- name: set_storage
+ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE {storage}
+
+-- name: create_time_index
+CREATE INDEX {index} ON {table} (namespace, timestamp)
+
+-- name: create_view
+CREATE OR REPLACE VIEW embedded_events AS
+SELECT e.*, v.passage, v.char_start, v.char_end, v.embedding
+FROM events e
+JOIN {table} v ON (v.event_id, v.timestamp, v.namespace) = (e.id, e.timestamp, e.namespace)
+
+-- name: queue_all
+INSERT INTO embedding_queue (space, event_id, timestamp, namespace)
+SELECT %(space)s, e.id, e.timestamp, e.namespace FROM events e WHERE e.text ~ '\S'
+ON CONFLICT DO NOTHING
+
+-- name: claim
+WITH due AS MATERIALIZED (
+    SELECT event_id, timestamp, namespace, attempts
+    FROM embedding_queue
+    WHERE space = %(space)s AND not_before <= now()
+    ORDER BY not_before, queued_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED)
+SELECT due.event_id, due.timestamp, due.namespace, due.attempts, e.text,
+    event_speaker(e.content) AS speaker
+FROM due
+LEFT JOIN events e ON (e.id, e.timestamp, e.namespace) = (due.event_id, due.timestamp, due.namespace)
+
+-- name: store
+INSERT INTO {table} (event_id, timestamp, passage, namespace, char_start, char_end, embedding)
+SELECT * FROM unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(passages)s::smallint[],
+    %(namespaces)s::text[], %(starts)s::integer[], %(ends)s::integer[], %(embeddings)s::vector[])
+ON CONFLICT DO NOTHING
+
+-- name: finish
+DELETE FROM embedding_queue q
+USING unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
+    AS done (event_id, timestamp, namespace)
+WHERE q.space = %(space)s AND (q.event_id, q.timestamp, q.namespace)
+    = (done.event_id, done.timestamp, done.namespace)
+
+-- name: fail
+UPDATE embedding_queue
+SET attempts = attempts + 1, error = %(error)s,
+    not_before = CASE WHEN attempts + 1 >= %(max_attempts)s THEN 'infinity'
+        ELSE now() + make_interval(secs => %(retry_seconds)s * 2 ^ attempts) END
+WHERE (space, event_id, timestamp, namespace)
+    = (%(space)s, %(event_id)s, %(timestamp)s, %(namespace)s)
+RETURNING attempts, not_before = 'infinity' AS parked
+
+-- name: queue_state
+SELECT count(*) AS pending, count(*) FILTER (WHERE not_before = 'infinity') AS parked,
+    extract(epoch FROM now() - min(queued_at))::float8 AS oldest_pending_seconds,
+    coalesce((array_agg(DISTINCT error) FILTER (WHERE not_before = 'infinity'))[1:10], '{}')
+        AS errors
+FROM embedding_queue WHERE space = %(space)s
+
+-- name: pending_of_ids
+SELECT count(*) AS pending FROM embedding_queue
+WHERE space = %(space)s AND event_id = ANY (%(ids)s::uuid[]) AND not_before < 'infinity'
+
+-- name: row_estimate
+SELECT reltuples::bigint AS rows,
+    EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = t.oid AND c.relname = %(index)s AND i.indisvalid) AS indexed
+FROM pg_class t WHERE t.oid = %(table)s::regclass
+
+-- name: count
+SELECT count(*) AS rows FROM {table}
+
+-- name: drop_invalid_hnsw
+DROP INDEX CONCURRENTLY IF EXISTS {index}
+
+-- name: create_hnsw
+CREATE INDEX CONCURRENTLY {index} ON {table}
+USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)
+WITH (m = 16, ef_construction = 64)

@@ -1,0 +1,170 @@
+"""The worker: claim pending events, embed them, store their vectors, all in one transaction."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from mnemolite import metrics
+from mnemolite.embeddings.templates import recall_text
+from mnemolite.errors import DatabaseError, EmbeddingError, InvalidInputError, MnemoliteError
+from mnemolite.memory import Memory
+from mnemolite.notifications import listen
+from mnemolite.spaces import Claim, EmbeddedPassage, PendingEvent
+
+log = structlog.get_logger(__name__)
+
+_FAULT_PAUSE_SECONDS = 1.0
+
+
+class Worker:
+    """Embeds what is pending, until told to stop; any number of them share one queue."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._settings = memory.settings.worker
+        self._awake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._index_build: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """End after the batch at hand."""
+        self._stopping.set()
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called."""
+        listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
+        try:
+            while not self._stopping.is_set():
+                await self._work_or_wait()
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+            await self._end_index_build()
+
+    async def drain(self) -> None:
+        """Embed everything that is due, then return."""
+        # Two at a time: while one reads and writes the database, the other keeps the model busy.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        while await self.embed_batch():
+            pass
+
+    async def embed_batch(self) -> int:
+        """Embed one batch; the number of events taken off the queue or put back for later."""
+        memory = self._memory
+        async with memory.spaces.claim(memory.space, self._settings.batch_size) as claim:
+            if not claim.events:
+                return 0
+            done = await self._store_vectors(claim)
+            await claim.finish(done)
+        metrics.EMBEDDED_EVENTS.inc(len(done))
+        return len(claim.events)
+
+    async def _work_or_wait(self) -> None:
+        self._awake.clear()
+        try:
+            if await self.embed_batch():
+                return
+            await self._index_when_due()
+        except MnemoliteError as error:
+            log.warning("worker_fault", code=error.code, error=str(error))
+            await self._pause(_FAULT_PAUSE_SECONDS)
+        except Exception:
+            # The loop outlives every fault: what it did not commit is still in the queue.
+            log.exception("worker_crash")
+            await self._pause(_FAULT_PAUSE_SECONDS)
+        await self._pause(self._settings.poll_seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), seconds)
+
+    async def _store_vectors(self, claim: Claim) -> list[PendingEvent]:
+        """Embed all at once; if that fails, each alone, so that one bad text stops no other."""
+        try:
+            passages = await self._embed(claim.events)
+        except (EmbeddingError, InvalidInputError):
+            return await self._store_one_by_one(claim)
+        await claim.store(passages)
+        return list(claim.events)
+
+    async def _store_one_by_one(self, claim: Claim) -> list[PendingEvent]:
+        done: list[PendingEvent] = []
+        for event in claim.events:
+            try:
+                passages = await self._embed([event])
+            except (EmbeddingError, InvalidInputError) as error:
+                await self._put_back(claim, event, error=error)
+            else:
+                await claim.store(passages)
+                done.append(event)
+        return done
+
+    async def _put_back(self, claim: Claim, event: PendingEvent, *, error: MnemoliteError) -> None:
+        parked = await claim.fail(
+            event,
+            f"{error.code}: {error}",
+            max_attempts=self._settings.max_attempts,
+            retry_seconds=self._settings.retry_seconds,
+        )
+        metrics.EMBEDDING_FAILURES.inc()
+        log.warning("embedding_failed", event=str(event.event_id), parked=parked, error=str(error))
+
+    async def _embed(self, events: Sequence[PendingEvent]) -> list[EmbeddedPassage]:
+        parts = [
+            (event, number, span)
+            for event in events
+            if event.text and not event.text.isspace()
+            for number, span in enumerate(self._memory.embedder.passages(event.text))
+        ]
+        texts = [
+            recall_text(event.text[slice(*span)], speaker=event.speaker, timestamp=event.timestamp)
+            for event, _, span in parts
+            if event.text
+        ]
+        vectors = await self._memory.embedder.embed_documents(texts)
+        return [
+            EmbeddedPassage(event, number, span, vector)
+            for (event, number, span), vector in zip(parts, vectors, strict=True)
+        ]
+
+    async def _index_when_due(self) -> None:
+        """Build the HNSW index beside the work, once nothing waits and the table is large."""
+        if self._index_build is not None and not self._index_build.done():
+            return
+        memory = self._memory
+        if await memory.spaces.lacks_index(memory.space, self._settings.hnsw_min_rows):
+            self._index_build = asyncio.create_task(self._build_index())
+
+    async def _build_index(self) -> None:
+        try:
+            log.info("hnsw_build_started", space=self._memory.space.id)
+            built = await self._memory.spaces.build_index(self._memory.space)
+            log.info("hnsw_build_ended", space=self._memory.space.id, built=built)
+        except DatabaseError as error:
+            log.warning("hnsw_build_failed", error=str(error))
+
+    async def _end_index_build(self) -> None:
+        if self._index_build is not None:
+            self._index_build.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._index_build
+
+
+@contextlib.asynccontextmanager
+async def running_worker(memory: Memory) -> AsyncIterator[Worker]:
+    """A worker beside what the block does; it finishes its batch when the block ends."""
+    worker = Worker(memory)
+    task = asyncio.create_task(worker.run(), name="worker")
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await task

@@ -1,0 +1,108 @@
+"""What kill -9 must not break: an acknowledged event is there, once, and gets its embedding."""
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+import psycopg
+
+from tests.acceptance.server import ServerProcess
+
+EVENTS = 1000
+CLIENTS = 16
+KILLS = 3
+
+
+class _Crowd:
+    """Clients that post events, each until it is acknowledged, while the server comes and goes."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.acknowledged: set[UUID] = set()
+        self._lock = threading.Lock()
+
+    def post(self, number: int) -> None:
+        event = {"id": str(uuid4()), "namespace": "crowd", "content": f"event number {number}"}
+        while True:
+            try:
+                response = httpx.post(f"{self.url}/v1/events", json=event, timeout=30)
+            except httpx.TransportError:
+                time.sleep(0.05)
+                continue
+            if response.status_code in (200, 201):
+                with self._lock:
+                    self.acknowledged.add(UUID(response.json()["id"]))
+                return
+            assert response.status_code == 503, response.text
+
+
+def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, dsn: str) -> None:
+    variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock"}
+    crowd = _Crowd()
+    server = ServerProcess(tmp_path / "serve.log", variables=variables)
+    crowd.url = server.url
+    try:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            posts = [pool.submit(crowd.post, number) for number in range(EVENTS)]
+            for kill in range(1, KILLS + 1):
+                while len(crowd.acknowledged) < EVENTS * kill // (KILLS + 1):
+                    time.sleep(0.005)
+                server.kill()
+                server = ServerProcess(tmp_path / "serve.log", variables=variables)
+                crowd.url = server.url
+            for post in posts:
+                post.result()
+        _wait_until_nothing_is_pending(server)
+    finally:
+        server.stop()
+    with psycopg.connect(dsn) as connection:
+        stored = connection.execute("SELECT id FROM events").fetchall()
+        embedded = connection.execute("SELECT id FROM embedded_events").fetchall()
+    assert len(stored) == EVENTS
+    assert {row[0] for row in stored} == crowd.acknowledged
+    assert sorted(embedded) == sorted(stored)
+
+
+def _wait_until_nothing_is_pending(server: ServerProcess) -> None:
+    with server.client() as client:
+        for _ in range(600):
+            if client.get("/v1/stats").json()["queue"]["pending"] == 0:
+                return
+            time.sleep(0.1)
+    raise AssertionError("events stay pending")
+
+
+def _postgres_of(data_dir: Path) -> list[psutil.Process]:
+    """The server's own processes: those that work inside its folder."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error):
+            if process.info["name"] == "postgres" and Path(process.cwd()).is_relative_to(data_dir):
+                found.append(process)
+    return found
+
+
+def test_the_embedded_server_recovers_from_a_kill_of_everything(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    variables = {"EMBEDDING_MODE": "mock"}
+    arguments = ("--data-dir", str(data_dir))
+    server = ServerProcess(tmp_path / "serve.log", *arguments, variables=variables)
+    with server.client() as client:
+        ids = [client.post("/v1/events", json={"content": f"e{n}"}).json()["id"] for n in range(20)]
+    server.kill()
+    for process in _postgres_of(data_dir):
+        process.kill()
+    server = ServerProcess(tmp_path / "serve.log", *arguments, variables=variables)
+    try:
+        _wait_until_nothing_is_pending(server)
+        with server.client() as client:
+            found = client.get("/v1/events", params={"limit": 100}).json()["data"]
+        assert [event["id"] for event in found] == ids[::-1]
+    finally:
+        assert server.stop() == 0
+    assert _postgres_of(data_dir) == []
