@@ -29,7 +29,7 @@ import importlib.util
 import itertools
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -60,6 +60,14 @@ CONTRIB = "com.microsoft"
 
 Weights = dict[str, np.ndarray]
 Ranges = dict[str, np.ndarray]
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight [in, out] and bias [out]."""
+
+    name: str
+    weight: np.ndarray
+    bias: np.ndarray
 
 
 class Graph:
@@ -93,37 +101,38 @@ class Graph:
 
     # --- Linear layers: x [tokens, in] to [tokens, out] -----------------------------------------
 
-    def linear(self, x: str, site: str, layers: list[tuple[np.ndarray, np.ndarray]]) -> list[str]:
+    def linear(
+        self, x: str, *, site: str, layers: list[tuple[np.ndarray, np.ndarray]]
+    ) -> list[str]:
         """Apply linear layers (weight [out, in], bias) that share one input."""
         self.inputs_of_linear[site] = x
-        named = [(f"{site}.{number}", w.T, b) for number, (w, b) in enumerate(layers)]
+        named = [Layer(f"{site}.{number}", w.T, b) for number, (w, b) in enumerate(layers)]
         if self.ranges is None:
-            return [self._fp32(x, *layer) for layer in named]
+            return [self._fp32(x, layer) for layer in named]
         if site.endswith("down"):
-            return self._by_token(x, named)
-        return self._fixed(x, site, named)
+            return [self._by_token(x, layer) for layer in named]
+        return self._fixed(x, named, ranges=self.ranges[site])
 
-    def _fp32(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
-        product = self.node("MatMul", x, self.constant(f"{name}.weight", weight))
-        return self.node("Add", product, self.constant(f"{name}.bias", bias))
+    def _fp32(self, x: str, layer: Layer) -> str:
+        product = self.node("MatMul", x, self.constant(f"{layer.name}.weight", layer.weight))
+        return self.node("Add", product, self.constant(f"{layer.name}.bias", layer.bias))
 
-    def _fixed(self, x: str, site: str, layers: list[tuple[str, np.ndarray, np.ndarray]]) -> list:
+    def _fixed(self, x: str, layers: list[Layer], *, ranges: np.ndarray) -> list[str]:
         """Quantise the input with one constant scale after levelling its channels."""
-        assert self.ranges is not None
-        factors, largest = smoothing(self.ranges[site], [weight for _, weight, _ in layers])
-        level = self.constant(f"{site}.level", (1 / factors).astype(np.float32))
-        scale = self.constant(f"{site}.scale", np.float32(2 * largest * MARGIN / 255))
+        factors, largest = smoothing(ranges, [layer.weight for layer in layers])
+        name = layers[0].name
+        level = self.constant(f"{name}.level", (1 / factors).astype(np.float32))
+        scale = self.constant(f"{name}.scale", np.float32(2 * largest * MARGIN / 255))
         zero = self.constant("zero_128", np.uint8(128))
-        bytes_ = self.node("QuantizeLinear", self.node("Mul", x, level), scale, zero)
-        return [
-            self._integer_product(
-                (bytes_, scale, zero), name, weight * factors[:, None],
-                bias=self.constant(f"{name}.bias", bias),
-            )
-            for name, weight, bias in layers
-        ]  # fmt: skip
+        quantised = self.node("QuantizeLinear", self.node("Mul", x, level), scale, zero)
+        outputs = []
+        for layer in layers:
+            bias = self.constant(f"{layer.name}.bias", layer.bias)
+            levelled = layer._replace(weight=layer.weight * factors[:, None])
+            outputs.append(self._integer_product((quantised, scale, zero), levelled, bias=bias))
+        return outputs
 
-    def _by_token(self, x: str, layers: list[tuple[str, np.ndarray, np.ndarray]]) -> list[str]:
+    def _by_token(self, x: str, layer: Layer) -> str:
         """Quantise the output of GELU with one scale for each token."""
         last = self.constant("last_axis", np.array([-1], np.int64))
         peak = self.node("ReduceMax", x, last, keepdims=0)
@@ -132,34 +141,21 @@ class Graph:
         scale = self.node("Mul", peak, step)
         zero = self.constant("zero_gelu", np.uint8(GELU_ZERO_POINT))
         zeros = self.node("Expand", zero, "token_count")
-        bytes_ = self.node("QuantizeLinear", x, scale, zeros, axis=0)
-        rows = self.node("Unsqueeze", scale, last)
+        quantised = self.node("QuantizeLinear", x, scale, zeros, axis=0)
         one = self.constant("one", np.float32(1))
-        products = [
-            (self._integer_product((bytes_, one, zero), name, weight), name, bias)
-            for name, weight, bias in layers
-        ]
-        return [
-            self.node("Add", self.node("Mul", y, rows), self.constant(f"{name}.bias", bias))
-            for y, name, bias in products
-        ]
+        product = self._integer_product((quantised, one, zero), layer)
+        product = self.node("Mul", product, self.node("Unsqueeze", scale, last))
+        return self.node("Add", product, self.constant(f"{layer.name}.bias", layer.bias))
 
     def _integer_product(
-        self, quantised: tuple[str, str, str], name: str, weight: np.ndarray, bias: str = ""
+        self, quantised: tuple[str, str, str], layer: Layer, *, bias: str = ""
     ) -> str:
-        bytes_, scale, zero = quantised
-        integers, scales = quantise_weight(weight)
-        return self.node(
-            "MatMulIntegerToFloat",
-            bytes_,
-            self.constant(f"{name}.weight", integers),
-            scale,
-            self.constant(f"{name}.scales", scales),
-            zero,
-            "",
-            bias,
-            domain=CONTRIB,
-        )
+        x, scale, zero = quantised
+        integers, scales = quantise_weight(layer.weight)
+        weight = self.constant(f"{layer.name}.weight", integers)
+        scales = self.constant(f"{layer.name}.scales", scales)
+        inputs = (x, weight, scale, scales, zero, "", bias)
+        return self.node("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
 
     # --- The model ------------------------------------------------------------------------------
 
@@ -197,7 +193,7 @@ class Graph:
         query = (query[0] * root, query[1] * root)
         heads = [
             self.node("Reshape", y, "by_head")
-            for y in self.linear(x, f"{layer}.attention", [query, key, value])
+            for y in self.linear(x, site=f"{layer}.attention", layers=[query, key, value])
         ]
         q, v = (self.node("Transpose", heads[i], perm=[0, 2, 1, 3]) for i in (0, 2))
         k = self.node("Transpose", heads[1], perm=[0, 2, 3, 1])
@@ -208,11 +204,13 @@ class Graph:
     def layer(self, x: str, number: int) -> str:
         prefix = f"encoder.layer.{number}"
         dense = self.parameters(f"{prefix}.attention.output.dense")
-        [y] = self.linear(self.attention(x, number), f"{number}.merge", [dense])
+        y = self.attention(x, number)
+        [y] = self.linear(y, site=f"{number}.merge", layers=[dense])
         x = self.layer_norm(self.node("Add", y, x), f"{prefix}.attention.output.LayerNorm")
-        [y] = self.linear(x, f"{number}.up", [self.parameters(f"{prefix}.intermediate.dense")])
-        y = self.node("Gelu", y)
-        [y] = self.linear(y, f"{number}.down", [self.parameters(f"{prefix}.output.dense")])
+        dense = self.parameters(f"{prefix}.intermediate.dense")
+        [y] = self.linear(x, site=f"{number}.up", layers=[dense])
+        dense = self.parameters(f"{prefix}.output.dense")
+        [y] = self.linear(self.node("Gelu", y), site=f"{number}.down", layers=[dense])
         return self.layer_norm(self.node("Add", y, x), f"{prefix}.output.LayerNorm")
 
     def parameters(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -308,7 +306,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def check_against_fp32(exact: onnx.ModelProto, model: onnx.ModelProto, source: Path) -> None:
+def check_against_fp32(exact: onnx.ModelProto, model: onnx.ModelProto, *, source: Path) -> None:
     """Print how far the packaged vectors are from the fp32 ones."""
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.no_padding()
@@ -329,7 +327,7 @@ def check_against_fp32(exact: onnx.ModelProto, model: onnx.ModelProto, source: P
         raise SystemExit("The quantised model is too far from the fp32 one.")
 
 
-def write_package(model: onnx.ModelProto, source: Path, target: Path) -> None:
+def write_package(model: onnx.ModelProto, *, source: Path, target: Path) -> None:
     """Write the model, what belongs to it, its origin and the checksums."""
     (target / "1_Pooling").mkdir(parents=True, exist_ok=True)
     (target / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
@@ -364,8 +362,8 @@ def main() -> None:
         raise SystemExit(f"{source / 'model.safetensors'} is not the published model.")
     weights = load_file(source / "model.safetensors")
     model = Graph(weights, calibrate(weights)).model()
-    check_against_fp32(Graph(weights).model(), model, source)
-    write_package(model, source, options.target)
+    check_against_fp32(Graph(weights).model(), model, source=source)
+    write_package(model, source=source, target=options.target)
 
 
 if __name__ == "__main__":

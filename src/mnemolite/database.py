@@ -55,6 +55,8 @@ _ERRORS: tuple[tuple[type[Exception], type[MnemoliteError]], ...] = (
     (psycopg.Error, DatabaseError),
 )
 _RETRY_AFTER_SECONDS = 1
+_RECONNECT_SECONDS = 1.0
+_CONNECT_SECONDS = 10
 _SERVICE_UNAVAILABLE = 503
 
 
@@ -93,6 +95,8 @@ class Database:
             timeout=settings.pool_timeout_seconds,
             configure=self._configure,
             check=AsyncConnectionPool.check_connection,
+            # Short, because the next request tries again anyway, and at once.
+            reconnect_timeout=_RECONNECT_SECONDS,
             open=False,
             name="mnemolite",
         )
@@ -109,25 +113,47 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode, for single statements."""
         with translated_errors():
-            async with self._pool.connection() as connection:
+            async with self._checked_out() as connection:
                 yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction, committed when the block ends well."""
         with translated_errors():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._checked_out() as connection, connection.transaction():
                 yield connection
+
+    @asynccontextmanager
+    async def _checked_out(self) -> AsyncIterator[Connection]:
+        try:
+            connection = await self._pool.getconn()
+        except PoolTimeout as error:
+            if self.pool_stats["pool_size"] < self._settings.pool_size:
+                # Nobody holds the missing connections: they cannot be made.
+                raise DatabaseUnavailableError(retry_after=_RETRY_AFTER_SECONDS) from error
+            raise
+        try:
+            yield connection
+        finally:
+            await self._pool.putconn(connection)
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection]:
         """A connection outside the pool, for long listening; it has no statement time-out."""
         with translated_errors():
             connection = await AsyncConnection.connect(
-                self.dsn, autocommit=True, row_factory=dict_row
+                self.dsn,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=_CONNECT_SECONDS,
             )
             async with connection:
                 yield connection
+
+    async def ping(self) -> None:
+        """Raise what keeps the database from answering, found out by a connection of its own."""
+        async with self.own_connection() as connection:
+            await connection.execute("SELECT 1")
 
     @property
     def pool_stats(self) -> dict[str, int]:

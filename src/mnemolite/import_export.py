@@ -92,7 +92,7 @@ class LineMapping:
         if fields.get("namespace") is None:
             fields.pop("namespace", None)
             fields |= {"namespace": self.namespace} if self.namespace else {}
-        if isinstance(fields.get("session"), int):
+        if type(fields.get("session")) is int:  # a bool is none
             fields["session"] = str(fields["session"])
         if isinstance(stamp := fields.get("timestamp"), str):
             fields["timestamp"] = self._with_zone(stamp, report)
@@ -251,6 +251,8 @@ def _parse_pair(pair: str) -> tuple[str, str]:
 
 def _put(fields: dict[str, Any], target: str, *, value: Any) -> None:
     """Set ``content.text`` and the like; a whole ``content`` or ``metadata`` is merged in."""
+    if target == "content" and isinstance(value, str):
+        target = "content.text"  # what a string means as content; a speaker beside it stays
     root, _, rest = target.partition(".")
     if root not in _ROOTS:
         fields[root] = value
@@ -261,4 +263,4 @@ def _put(fields: dict[str, Any], target: str, *, value: Any) -> None:
     elif isinstance(value, dict) and isinstance(fields.get(root), dict):
         fields[root] |= value
     else:
-        fields[root] = value
+        fields[root] = dict(value) if isinstance(value, dict) else value

@@ -13,9 +13,16 @@ from mnemolite import metrics
 from mnemolite.database import Database
 from mnemolite.embeddings import create_embedder
 from mnemolite.embeddings.batching import BatchingEmbedder
-from mnemolite.errors import MnemoliteError, ModelUnavailableError
+from mnemolite.errors import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    LocalPostgresError,
+    MnemoliteError,
+    ModelUnavailableError,
+)
 from mnemolite.events import EventStore
-from mnemolite.local_postgres import default_data_dir, open_local_postgres
+from mnemolite.lexicon import Lexicon
+from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
 from mnemolite.migrations import upgrade
 from mnemolite.models import (
     Check,
@@ -41,6 +48,7 @@ VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
 
 _WAIT_POLL_SECONDS = 0.02
+_WATCH_SECONDS = 2.0
 
 
 class Memory:
@@ -58,7 +66,8 @@ class Memory:
         self.database = database
         self.events = EventStore(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
-        self._search = Search(database)
+        self.lexicon = Lexicon(database)
+        self._search = Search(database, self.lexicon)
         self._notifier = notifier
         self._embedder = embedder
         self._space: Space | None = None
@@ -77,12 +86,14 @@ class Memory:
             model = asyncio.create_task(_load_model(settings)) if with_model else None
             if model is not None:
                 stack.callback(model.cancel)
-            dsn = await _open_database(settings, stack)
+            dsn, local = await _open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
             embedder = await stack.enter_async_context(await model) if model else None
             memory = cls(settings, database, notifier=notifier, embedder=embedder)
             await memory._use_space()
+            if local is not None:
+                stack.callback(asyncio.create_task(_keep_running(local, database)).cancel)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------
@@ -136,7 +147,7 @@ class Memory:
         """Find events by meaning and words. An arm that could not run is named in the answer."""
         query = SearchQuery(q=query) if isinstance(query, str) else query
         with metrics.SEARCH_SECONDS.labels(query.mode).time():
-            return await self._search.run(query, self._space, self._embedder)
+            return await self._search.run(query, space=self._space, embedder=self._embedder)
 
     # --- State ----------------------------------------------------------------------------------
 
@@ -224,9 +235,11 @@ async def _load_model(settings: Settings) -> BatchingEmbedder:
     return BatchingEmbedder(embedder, cache_bytes=settings.embedding.cache_size)
 
 
-async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
+async def _open_database(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[str, LocalPostgres | None]:
     """The address of the database, its schema up to date; a private server is started for it."""
-    dsn = settings.database.url
+    dsn, local = settings.database.url, None
     if dsn is None:
         data_dir = settings.database.data_dir or default_data_dir()
         local = await asyncio.to_thread(open_local_postgres, data_dir)
@@ -234,4 +247,20 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
         stack.push_async_callback(asyncio.to_thread, local.close)
         dsn = local.dsn()
     await asyncio.to_thread(upgrade, dsn)
-    return dsn
+    return dsn, local
+
+
+async def _keep_running(local: LocalPostgres, database: Database) -> None:
+    """Start the private server again when it died; nobody else would."""
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        try:
+            await database.ping()
+        except DatabaseUnavailableError:
+            log.warning("local_postgres_gone")
+            try:
+                await asyncio.to_thread(local.ensure_running)
+            except LocalPostgresError as error:
+                log.error("local_postgres_lost", error=str(error))
+        except DatabaseError as error:
+            log.warning("database_ping_failed", error=str(error))

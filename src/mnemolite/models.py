@@ -218,6 +218,7 @@ class SearchOptions(Scope):
     min_similarity: float | None = Field(
         None, ge=0, le=1, description="Leave out hits that are less similar than this."
     )
+    explain: bool = Field(False, description="Whether each hit says why it stands there.")
 
     @field_validator("q")
     @classmethod
@@ -240,14 +241,51 @@ class SearchQuery(SearchOptions):
         return self
 
 
+class Passage(_Frozen):
+    """The part of an event's text that is nearest to the query."""
+
+    text: str
+    start: int = Field(description="First character, from 0.")
+    end: int = Field(description="Behind the last character.")
+
+
+class TermExplanation(_Frozen):
+    """A word of the query that the event has."""
+
+    idf: float = Field(description="How much the word weighs, being rare.")
+    documents: int = Field(description="Events of the namespace that have it.")
+    frequency: int = Field(description="How often this event has it, up to 32.")
+
+
+class ArmExplanation(_Frozen):
+    """What one arm gave to a hit."""
+
+    own: float = Field(description="Of the event itself: cosine or BM25, less for its length.")
+    score: float = Field(description="With its neighbours, as it was added to the fused score.")
+
+
+class Explanation(_Frozen):
+    """Why a hit stands where it stands: score = (vector.score + text.score) * boost."""
+
+    vector: ArmExplanation
+    text: ArmExplanation
+    boost: float = Field(description="Above 1 when the question names the speaker.")
+    words: int = Field(description="Words of the event, without stop words.")
+    terms: dict[str, TermExplanation] = Field(description="The query's lexemes that it has.")
+
+
 class Hit(Event):
     """An event found by a search, with its scores."""
 
     score: float = Field(description="Fused score; only its order within one answer has meaning.")
     distance: float | None = Field(description="Cosine distance to the query; null if unknown.")
     similarity: float | None = Field(description="max(0, cosine), in [0, 1]; null if unknown.")
-    text_score: float | None = Field(description="Raw score of the words; null if none matched.")
-    ranks: dict[Arm, int | None] = Field(description="1-based rank in each arm that ran.")
+    text_score: float | None = Field(description="BM25 of its words; null if none matched.")
+    ranks: dict[Arm, int | None] = Field(
+        description="1-based rank in each arm that ran; null if only its neighbours led to it."
+    )
+    passage: Passage | None = Field(description="The nearest part of its text; null if unknown.")
+    explanation: Explanation | None = Field(description="With `explain` only.")
 
 
 class DegradedArm(_Frozen):

@@ -1,225 +1,192 @@
-"""The search: two arms find candidates, their ranks are fused, the best become hits."""
+"""The search: two arms find candidates, the conversation around them helps, the best are hits."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
 
-from mnemolite.database import EARLIEST, LATEST, Database
+from mnemolite.arms import ArmResult, Arms, Key, SearchJob
+from mnemolite.database import Database
 from mnemolite.embeddings.batching import BatchingEmbedder
-from mnemolite.errors import EmbeddingError, InvalidVectorError, ModelUnavailableError
-from mnemolite.filters import parse
+from mnemolite.errors import EmbeddingError
+from mnemolite.lexicon import Lexicon
 from mnemolite.models import (
     Arm,
+    ArmExplanation,
     DegradedArm,
-    Event,
+    Explanation,
     Hit,
-    Plan,
+    Passage,
     SearchMeta,
     SearchQuery,
     SearchResult,
     Space,
+    TermExplanation,
 )
+from mnemolite.ranking import Pool, Ranking, Weights, chain_neighbours, rank
 from mnemolite.sql import load
 
 _queries = load("search")
 
-_CANDIDATES = 100
-# Reciprocal rank fusion with the constant of Cormack, Clarke and Büttcher (SIGIR 2009).
-_RRF_K = 60
-# Up to this many rows an exact scan is as fast as the index, and misses nothing.
-_EXACT_ROWS = 20_000
-_EF_SEARCH = 200
 _PENDING_COUNT_LIMIT = 10_000
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An event that an arm found, with the arm's raw score (a distance, or a weight of words)."""
-
-    id: UUID
-    timestamp: datetime
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class ArmResult:
-    """What one arm found, best first; the vector arm adds its plan and the vector it looked for."""
-
-    candidates: Sequence[Candidate] = ()
-    plan: Plan | None = None
-    vector: NDArray[np.float32] | None = None
-
-
-@dataclass(slots=True)
-class Fused:
-    """A candidate with its fused score and what each arm said of it."""
-
-    candidate: Candidate
-    score: float = 0.0
-    ranks: dict[Arm, int | None] = field(default_factory=dict)
-    raw: dict[Arm, float] = field(default_factory=dict)
+Row = dict[str, Any]
 
 
 class Search:
     """Runs searches: query in, hits out, and an account of how they were found."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lexicon: Lexicon) -> None:
         self._database = database
+        self._lexicon = lexicon
+        self._arms = Arms(database)
 
     async def run(
-        self, query: SearchQuery, space: Space | None, embedder: BatchingEmbedder | None
+        self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
     ) -> SearchResult:
-        """Run the arms of the query's mode at the same time, fuse them, fetch the best.
+        """Run the arms of the query's mode at the same time, rank what they found, fetch the best.
 
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
         """
-        running: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}
-        if query.mode != "text":
-            running["vector"] = self._vector_arm(query, space, embedder)
-        if query.mode != "vector" and query.q.strip():
-            running["text"] = self._text_arm(query)
-        arms, degraded = await _settle(running)
-        hits = await self._hits(query, arms, space)
-        pending = await self._pending(query, space)
-        vector_ran = "vector" in arms
+        question = await self._lexicon.question(query.namespace, query.q)
+        job = SearchJob(query, question, space, embedder)
+        pending = asyncio.ensure_future(self._pending(job))
+        try:
+            arms, degraded = await _settle(self._start(job))
+            hits = await self._rank(job, arms)
+        except BaseException:
+            pending.cancel()
+            raise
+        vector_arm = arms.get("vector")
         meta = SearchMeta(
             mode=query.mode,
             arms=list(arms),
             degraded=degraded,
-            plan=arms["vector"].plan if vector_ran else None,
-            space=space.id if space and vector_ran else None,
-            pending=pending,
-            pending_is_lower_bound=pending >= _PENDING_COUNT_LIMIT,
+            plan=vector_arm.plan if vector_arm else None,
+            space=space.id if space and vector_arm else None,
+            pending=await pending,
+            pending_is_lower_bound=pending.result() >= _PENDING_COUNT_LIMIT,
             count=len(hits),
         )
         return SearchResult(data=hits, meta=meta)
 
-    async def _vector_arm(
-        self, query: SearchQuery, space: Space | None, embedder: BatchingEmbedder | None
-    ) -> ArmResult:
-        """The events whose passages are nearest to the query."""
-        if space is None:
-            raise ModelUnavailableError("No model has been used with this database yet.")
-        vector = await _query_vector(query, space, embedder)
-        plan = await self._plan(query, space)
-        needs_event = query.where is not None or query.session is not None
-        statement = _queries[f"vector_{plan.vector}"].format(
-            table=sql.Identifier(space.table),
-            dimension=sql.Literal(space.dimension),
-            join=_queries["join_events"] if needs_event else sql.SQL(""),
-            where=_conditions(query),
-        )
-        async with self._database.transaction() as connection:
-            if plan.vector == "hnsw":
-                await connection.execute(_queries["tune_hnsw"], {"ef_search": _EF_SEARCH})
-            cursor = await connection.execute(
-                statement, _parameters(query) | {"vector": Vector(vector)}
-            )
-            rows = await cursor.fetchall()
-        found = [Candidate(row["id"], row["timestamp"], row["distance"]) for row in rows]
-        return ArmResult(found, plan, vector)
+    def _start(self, job: SearchJob) -> dict[Arm, Coroutine[Any, Any, ArmResult]]:
+        arms: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}
+        if job.query.mode != "text":
+            arms["vector"] = self._arms.vector(job)
+        if job.query.mode != "vector" and job.query.q.strip():
+            arms["text"] = self._arms.text(job)
+        return arms
 
-    async def _text_arm(self, query: SearchQuery) -> ArmResult:
-        """The events that hold any of the query's words."""
-        parameters = _parameters(query)
+    async def _rank(self, job: SearchJob, arms: Mapping[Arm, ArmResult]) -> list[Hit]:
+        found = list(dict.fromkeys(key for arm in arms.values() for key in arm.keys))
+        if not found:
+            return []
+        members, links = await self._neighbours(job, found)
+        rows = await self._pool(job, arms, members=members)
+        nearest = {event_id for event_id, _ in arms["vector"].keys} if "vector" in arms else set()
+        weights = Weights(
+            np.array([term.idf for term in job.question.terms]), job.question.average_words
+        )
+        ranking = rank(
+            _as_pool(rows, links, nearest=nearest),
+            weights,
+            use_vectors="vector" in arms,
+            use_words="text" in arms,
+        )
+        best = _best(job.query, rows, ranking=ranking)
+        return await self._hits(
+            job, arms, rows=[rows[row] for row in best], best=best, ranking=ranking
+        )
+
+    async def _neighbours(
+        self, job: SearchJob, found: Sequence[Key]
+    ) -> tuple[list[Key], list[tuple[UUID, UUID]]]:
+        """The candidates with those just before and after them, and who follows whom."""
+        members = dict.fromkeys(found)
+        links: list[tuple[UUID, UUID]] = []
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["words"], parameters)
-            words = (await cursor.fetchone() or {}).get("any_word")
-            if words is None:
-                return ArmResult()
-            statement = _queries["text"].format(where=_conditions(query))
-            cursor = await connection.execute(statement, parameters | {"any_word": words})
-            rows = await cursor.fetchall()
-        return ArmResult([Candidate(row["id"], row["timestamp"], row["score"]) for row in rows])
+            cursor = await connection.execute(
+                _queries["neighbours"], job.parameters | _columns(found)
+            )
+            async for row in cursor:
+                before, after = row["before"] or [], row["after"] or []
+                chain = [*reversed(before), row["id"], *after]
+                links += pairwise(chain)
+                sides = (before, row["before_timestamps"]), (after, row["after_timestamps"])
+                for ids, timestamps in sides:
+                    if ids:
+                        members.setdefault((ids[0], timestamps[0]))
+        return list(members), links
+
+    async def _pool(
+        self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, members: Sequence[Key]
+    ) -> list[Row]:
+        """What both arms know of every member, exactly."""
+        frequencies = [
+            _queries["frequency"].format(term=sql.Literal(term.tsquery))
+            for term in job.question.terms
+        ]
+        distance, vector = self._measure(job, arms, of="distance")
+        statement = _queries["pool"].format(
+            passes=_queries["passes"].format(where=job.conditions()),
+            frequencies=sql.SQL(", ").join(frequencies),
+            distance=distance,
+        )
+        parameters = job.parameters | _columns(members) | vector
+        async with self._database.connection() as connection:
+            return await (await connection.execute(statement, parameters)).fetchall()
 
     async def _hits(
-        self, query: SearchQuery, arms: Mapping[Arm, ArmResult], space: Space | None
-    ) -> list[Hit]:
-        floor = query.min_similarity
-        fused = fuse(arms)[: query.limit if floor is None else None]
-        vector = arms["vector"].vector if "vector" in arms else None
-        events, distances = await asyncio.gather(
-            self._events(query, fused), self._distances(query, fused, space, vector)
-        )
-        hits = [
-            _hit(events[item.candidate.id], item, distances.get(item.candidate.id))
-            for item in fused
-            if item.candidate.id in events
-        ]
-        if floor is not None:
-            hits = [hit for hit in hits if hit.similarity is not None and hit.similarity >= floor]
-        return hits[: query.limit]
-
-    async def _events(self, query: SearchQuery, fused: Sequence[Fused]) -> dict[UUID, Event]:
-        parameters = _keys(fused) | {"namespace": query.namespace}
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["hits"], parameters)
-            return {row["id"]: Event.model_validate(row) async for row in cursor}
-
-    async def _distances(
         self,
-        query: SearchQuery,
-        fused: Sequence[Fused],
-        space: Space | None,
-        vector: NDArray[np.float32] | None,
-    ) -> dict[UUID, float]:
-        if space is None or vector is None:
-            return {}
-        parameters = _keys(fused) | {"namespace": query.namespace, "vector": Vector(vector)}
-        statement = _queries["distances"].format(table=sql.Identifier(space.table))
+        job: SearchJob,
+        arms: Mapping[Arm, ArmResult],
+        *,
+        rows: Sequence[Row],
+        best: Sequence[int],
+        ranking: Ranking,
+    ) -> list[Hit]:
+        """Fetch the events of the best rows, in their order."""
+        passage, vector = self._measure(job, arms, of="passage")
+        statement = _queries["hits"].format(passage=passage)
+        parameters = job.parameters | _columns([(row["id"], row["timestamp"]) for row in rows])
         async with self._database.connection() as connection:
-            cursor = await connection.execute(statement, parameters)
-            return {row["id"]: row["distance"] async for row in cursor}
+            cursor = await connection.execute(statement, parameters | vector)
+            events = {event["id"]: event async for event in cursor}
+        ranks = {arm: _ranks(result) for arm, result in arms.items()}
+        return [
+            _hit(events[row["id"]], row, job=job, ranks=ranks, place=place, ranking=ranking)
+            for place, row in zip(best, rows, strict=True)
+            if row["id"] in events
+        ]
 
-    async def _plan(self, query: SearchQuery, space: Space) -> Plan:
-        """Exact below a bounded number of matching rows, else the index, if there is one."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["index_ready"], {"index": space.hnsw_index})
-            if not (await cursor.fetchone() or {}).get("ready"):
-                return Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
-            statement = _queries["estimate"].format(where=_conditions(query))
-            parameters = _parameters(query) | {"limit": _EXACT_ROWS + 1}
-            cursor = await connection.execute(statement, parameters)
-            rows = (await cursor.fetchone() or {}).get("rows", 0)
-        many = rows > _EXACT_ROWS
-        return Plan(
-            vector="hnsw" if many else "exact",
-            estimated_rows=min(rows, _EXACT_ROWS),
-            estimate_is_lower_bound=many,
-        )
+    def _measure(
+        self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, of: str
+    ) -> tuple[sql.Composable, dict[str, object]]:
+        """The expression that looks at an event's vectors, and its parameter; or NULL."""
+        vector = arms["vector"].vector if "vector" in arms else None
+        if vector is None or job.space is None:
+            return _queries[f"no_{of}"], {}
+        table = sql.Identifier(job.space.table)
+        return _queries[of].format(table=table), {"vector": Vector(vector)}
 
-    async def _pending(self, query: SearchQuery, space: Space | None) -> int:
-        if space is None:
+    async def _pending(self, job: SearchJob) -> int:
+        if job.space is None:
             return 0
         parameters = {
-            "space": space.id,
-            "namespace": query.namespace,
+            "space": job.space.id,
+            "namespace": job.query.namespace,
             "limit": _PENDING_COUNT_LIMIT,
         }
         async with self._database.connection() as connection:
             row = await (await connection.execute(_queries["pending"], parameters)).fetchone()
         return int(row["pending"]) if row else 0
-
-
-def fuse(arms: Mapping[Arm, ArmResult]) -> list[Fused]:
-    """Reciprocal rank fusion: the sum of 1 / (k + rank) over the arms."""
-    found: dict[UUID, Fused] = {}
-    for arm, result in arms.items():
-        for rank, candidate in enumerate(result.candidates, start=1):
-            item = found.setdefault(candidate.id, Fused(candidate, ranks=dict.fromkeys(arms)))
-            item.score += 1 / (_RRF_K + rank)
-            item.ranks[arm] = rank
-            item.raw[arm] = candidate.score
-    return sorted(found.values(), key=lambda item: (-item.score, item.candidate.id))
 
 
 async def _settle(
@@ -228,9 +195,8 @@ async def _settle(
     """Wait for all arms; a model that fails costs its arm, as long as another one answers."""
     arms: dict[Arm, ArmResult] = {}
     degraded: list[DegradedArm] = []
-    for arm, result in zip(
-        running, await asyncio.gather(*running.values(), return_exceptions=True), strict=True
-    ):
+    results = await asyncio.gather(*running.values(), return_exceptions=True)
+    for arm, result in zip(running, results, strict=True):
         if isinstance(result, ArmResult):
             arms[arm] = result
         elif isinstance(result, EmbeddingError) and len(running) > 1:
@@ -240,64 +206,99 @@ async def _settle(
     return arms, degraded
 
 
-async def _query_vector(
-    query: SearchQuery, space: Space, embedder: BatchingEmbedder | None
-) -> NDArray[np.float32]:
-    if query.vector is not None:
-        return _checked_vector(query.vector, space)
-    if embedder is None:
-        raise ModelUnavailableError("This process runs without a model.")
-    return await embedder.embed_query(query.q)
-
-
-def _checked_vector(values: Sequence[float], space: Space) -> NDArray[np.float32]:
-    """A client's vector, if it can belong to the space; an all-zero one has no direction."""
-    if len(values) != space.dimension:
-        raise InvalidVectorError(
-            f"The vector has {len(values)} dimensions, the space {space.model!r} has "
-            f"{space.dimension}.",
-            field="vector",
-            remedy="Embed the query with the model of the active space (GET /v1/spaces).",
-        )
-    with np.errstate(over="ignore"):
-        vector = np.asarray(values, dtype=np.float32)
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if not np.isfinite(norm) or norm == 0:
-        raise InvalidVectorError("The vector has no direction: zero or infinite.", field="vector")
-    return vector
-
-
-def _hit(event: Event, item: Fused, distance: float | None) -> Hit:
-    return Hit(
-        **dict(event),
-        score=item.score,
-        distance=distance,
-        similarity=None if distance is None else min(1.0, max(0.0, 1.0 - distance)),
-        text_score=item.raw.get("text"),
-        ranks=item.ranks,
+def _as_pool(
+    rows: Sequence[Row], links: Sequence[tuple[UUID, UUID]], *, nearest: set[UUID]
+) -> Pool:
+    """Rows of the database as arrays; links that lead outside keep their place in the chain."""
+    numbers: dict[UUID, int] = {row["id"]: number for number, row in enumerate(rows)}
+    for pair in links:
+        for event_id in pair:
+            numbers.setdefault(event_id, len(numbers))
+    chain = [(numbers[before], numbers[after]) for before, after in links]
+    distances = [np.nan if row["distance"] is None else row["distance"] for row in rows]
+    return Pool(
+        words=np.array([row["words"] for row in rows], dtype=np.float64),
+        frequencies=np.array([row["frequencies"] for row in rows], dtype=np.float64).reshape(
+            len(rows), -1
+        ),
+        cosines=1.0 - np.array(distances, dtype=np.float64),
+        nearest=np.array([row["id"] in nearest for row in rows], dtype=bool),
+        named=np.array([bool(row["named"]) for row in rows], dtype=bool),
+        nearby=chain_neighbours(chain, len(rows)),
     )
 
 
-def _keys(fused: Sequence[Fused]) -> dict[str, object]:
-    return {
-        "ids": [item.candidate.id for item in fused],
-        "timestamps": [item.candidate.timestamp for item in fused],
+def _best(query: SearchQuery, rows: Sequence[Row], *, ranking: Ranking) -> list[int]:
+    """The best rows that pass the filters; equal scores in the order of their ids."""
+    floor = query.min_similarity
+    passing = [
+        number
+        for number, row in enumerate(rows)
+        if row["passes"] and (floor is None or _similarity(row["distance"] or 2.0) >= floor)
+    ]
+    passing.sort(key=lambda number: (-ranking.scores[number], rows[number]["id"]))
+    return passing[: query.limit]
+
+
+def _hit(
+    event: Row,
+    row: Row,
+    *,
+    job: SearchJob,
+    ranks: Mapping[Arm, Mapping[UUID, int]],
+    place: int,
+    ranking: Ranking,
+) -> Hit:
+    distance = row["distance"]
+    span = event.pop("passage")
+    found = {arm: of.get(event["id"]) for arm, of in ranks.items()}
+    text_score = float(ranking.bm25[place]) if "text" in ranks else None
+    return Hit(
+        **event,
+        score=float(ranking.scores[place]),
+        distance=distance,
+        similarity=None if distance is None else _similarity(distance),
+        text_score=text_score or None,
+        ranks=found,
+        passage=_passage(event["text"], span),
+        explanation=_explain(job, row, place=place, ranking=ranking) if job.query.explain else None,
+    )
+
+
+def _explain(job: SearchJob, row: Row, *, place: int, ranking: Ranking) -> Explanation:
+    terms = {
+        term.lexeme: TermExplanation(idf=term.idf, documents=term.documents, frequency=frequency)
+        for term, frequency in zip(job.question.terms, row["frequencies"], strict=True)
+        if frequency
     }
+    return Explanation(
+        vector=ArmExplanation(
+            own=float(ranking.own_vector[place]), score=float(ranking.vector[place])
+        ),
+        text=ArmExplanation(own=float(ranking.own_text[place]), score=float(ranking.text[place])),
+        boost=float(ranking.boost[place]),
+        words=row["words"],
+        terms=terms,
+    )
 
 
-def _conditions(query: SearchQuery) -> sql.Composable:
-    where = parse(query.where).to_sql("e")
-    if query.session is None:
-        return where
-    return sql.SQL("e.session = %(session)s AND ({})").format(where)
+def _passage(text: str, span: list[int] | None) -> Passage | None:
+    if span is None:
+        return None
+    start, end = span
+    return Passage(text=text[start:end], start=start, end=end)
 
 
-def _parameters(query: SearchQuery) -> dict[str, object]:
+def _similarity(distance: float) -> float:
+    return min(1.0, max(0.0, 1.0 - distance))
+
+
+def _ranks(result: ArmResult) -> dict[UUID, int]:
+    return {event_id: number for number, (event_id, _) in enumerate(result.keys, start=1)}
+
+
+def _columns(keys: Sequence[Key]) -> dict[str, object]:
     return {
-        "q": query.q,
-        "namespace": query.namespace,
-        "session": query.session,
-        "since": query.since or EARLIEST,
-        "until": query.until or LATEST,
-        "candidates": max(_CANDIDATES, query.limit),
+        "ids": [event_id for event_id, _ in keys],
+        "timestamps": [timestamp for _, timestamp in keys],
     }

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 import structlog
 
 from mnemolite import metrics
+from mnemolite.embeddings import Span
+from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.embeddings.templates import recall_text
 from mnemolite.errors import DatabaseError, EmbeddingError, InvalidInputError, MnemoliteError
 from mnemolite.memory import Memory
@@ -53,7 +55,7 @@ class Worker:
                 group.create_task(self._drain())
 
     async def _drain(self) -> None:
-        while await self.embed_batch():
+        while await self.embed_batch() or await self._memory.lexicon.count():
             pass
 
     async def embed_batch(self) -> int:
@@ -70,7 +72,7 @@ class Worker:
     async def _work_or_wait(self) -> None:
         self._awake.clear()
         try:
-            if await self.embed_batch():
+            if await self.embed_batch() or await self._memory.lexicon.count():
                 return
             await self._index_when_due()
         except MnemoliteError as error:
@@ -115,15 +117,12 @@ class Worker:
             retry_seconds=self._settings.retry_seconds,
         )
         metrics.EMBEDDING_FAILURES.inc()
-        log.warning("embedding_failed", event=str(event.event_id), parked=parked, error=str(error))
+        log.warning(
+            "embedding_failed", event_id=str(event.event_id), parked=parked, error=str(error)
+        )
 
     async def _embed(self, events: Sequence[PendingEvent]) -> list[EmbeddedPassage]:
-        parts = [
-            (event, number, span)
-            for event in events
-            if event.text and not event.text.isspace()
-            for number, span in enumerate(self._memory.embedder.passages(event.text))
-        ]
+        parts = await asyncio.to_thread(_cut, events, self._memory.embedder)
         texts = [
             recall_text(event.text[slice(*span)], speaker=event.speaker, timestamp=event.timestamp)
             for event, _, span in parts
@@ -156,6 +155,18 @@ class Worker:
             self._index_build.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._index_build
+
+
+def _cut(
+    events: Sequence[PendingEvent], embedder: BatchingEmbedder
+) -> list[tuple[PendingEvent, int, Span]]:
+    """The passages of the events, numbered within each; long texts take their time."""
+    return [
+        (event, number, span)
+        for event in events
+        if event.text and not event.text.isspace()
+        for number, span in enumerate(embedder.passages(event.text))
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -112,7 +112,7 @@ def test_a_key_guards_every_route_but_one(tmp_path: Path, dsn: str) -> None:
             assert client.get(route, headers={"X-API-Key": "guess"}).status_code == 401
             for name, value in (("X-API-Key", "öpen-sesame"),
                                 ("Authorization", "Bearer öpen-sesame")):  # fmt: skip
-                known = client.get(route, headers={name: value.encode()})
+                known = client.get(route, headers={name.encode(): value.encode()})
                 assert known.status_code == (404 if route == "/nowhere" else 200)
 
 

@@ -106,3 +106,30 @@ def test_the_embedded_server_recovers_from_a_kill_of_everything(tmp_path: Path) 
     finally:
         assert server.stop() == 0
     assert _postgres_of(data_dir) == []
+
+
+def test_a_killed_postgres_is_started_again(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    variables = {"EMBEDDING_MODE": "mock"}
+    server = ServerProcess(tmp_path / "serve.log", "--data-dir", str(data_dir), variables=variables)
+    try:
+        with server.client() as client:
+            kept = client.post("/v1/events", json={"content": "kept"}).json()["id"]
+            for process in _postgres_of(data_dir):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            _post_until_stored(client, "after the crash")
+            assert client.get(f"/v1/events/{kept}").status_code == 200
+        _wait_until_nothing_is_pending(server)
+    finally:
+        assert server.stop() == 0
+
+
+def _post_until_stored(client: httpx.Client, text: str) -> None:
+    for _ in range(300):
+        response = client.post("/v1/events", json={"content": text})
+        if response.status_code == 201:
+            return
+        assert response.status_code == 503, response.text
+        time.sleep(0.1)
+    raise AssertionError("the server does not come back")

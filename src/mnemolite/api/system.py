@@ -36,30 +36,106 @@ class Alive(BaseModel):
     status: str = "alive"
 
 
-_HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "Not ready; the checks say why."}}
+_EXAMPLE_NAMESPACE = {
+    "name": "conv-26",
+    "language": "english",
+    "events": 419,
+    "first_timestamp": "2023-05-08T13:56:00Z",
+    "last_timestamp": "2023-10-22T09:55:00Z",
+}
+_EXAMPLE_SPACE = {
+    "id": 1,
+    "provider": "onnx",
+    "model": "all-MiniLM-L6-v2",
+    "revision": "1",
+    "dimension": 384,
+    "query_prefix": "",
+    "document_prefix": "",
+    "pooling": "mean",
+    "normalisation": "l2",
+    "template": "dated-1",
+    "max_tokens": 256,
+    "digest": "9f2c",
+    "status": "active",
+    "created_at": "2026-01-02T03:04:05Z",
+    "activated_at": "2026-01-02T03:04:05Z",
+}
+_EXAMPLE_STATS = {
+    "events": 5882,
+    "embeddings": 5882,
+    "namespaces": 10,
+    "database_bytes": 41_943_040,
+    "queue": {"pending": 0, "parked": 0, "oldest_pending_seconds": None, "errors": []},
+    "space": _EXAMPLE_SPACE,
+    "cache": {"hits": 12, "misses": 30, "evictions": 0, "bytes": 55_680},
+    "resident_bytes": 220_000_000,
+}
+_EXAMPLE_HEALTH = {
+    "status": "ok",
+    "version": "0.1.0",
+    "checks": {
+        "model": {"ok": True, "detail": "all-MiniLM-L6-v2, space 1"},
+        "database": {"ok": True, "detail": "answers"},
+    },
+}
+_EXAMPLE_UNHEALTHY = {
+    "status": "not_ready",
+    "version": "0.1.0",
+    "checks": {
+        "model": {"ok": True, "detail": "all-MiniLM-L6-v2, space 1"},
+        "database": {"ok": False, "detail": "The database cannot be reached."},
+    },
+}
 
 
-@router.get("/v1/namespaces", summary="List namespaces", responses=responses())
+def _example(value: object) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": value}}}}
+
+
+_HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **responses(),
+    **_example(_EXAMPLE_HEALTH),
+    503: {
+        "model": Health,
+        "description": "Not ready; the checks say why.",
+        "content": {"application/json": {"example": _EXAMPLE_UNHEALTHY}},
+    },
+}
+
+
+@router.get(
+    "/v1/namespaces",
+    summary="List namespaces",
+    responses={**responses(), **_example({"data": [_EXAMPLE_NAMESPACE], "meta": {"count": 1}})},
+)
 async def list_namespaces(memory: MemoryDep) -> Namespaces:
     """With what each of them holds."""
     namespaces = await memory.namespaces()
     return Namespaces(data=namespaces, meta=CountMeta(count=len(namespaces)))
 
 
-@router.get("/v1/spaces", summary="List embedding spaces", responses=responses())
+@router.get(
+    "/v1/spaces",
+    summary="List embedding spaces",
+    responses={**responses(), **_example({"data": [_EXAMPLE_SPACE], "meta": {"count": 1}})},
+)
 async def list_spaces(memory: MemoryDep) -> Spaces:
     """One of them is active: that is the one searched."""
     spaces = await memory.list_spaces()
     return Spaces(data=spaces, meta=CountMeta(count=len(spaces)))
 
 
-@router.get("/v1/stats", summary="Figures", responses=responses(ModelUnavailableError))
+@router.get(
+    "/v1/stats",
+    summary="Figures",
+    responses={**responses(ModelUnavailableError), **_example(_EXAMPLE_STATS)},
+)
 async def get_stats(memory: MemoryDep) -> Stats:
     """Events, embeddings, the queue, the cache, the process."""
     return await memory.stats()
 
 
-@router.get("/health", summary="Summary of health", responses={**responses(), **_HEALTH_RESPONSES})
+@router.get("/health", summary="Summary of health", responses=_HEALTH_RESPONSES)
 async def get_health(memory: MemoryDep, response: Response) -> Health:
     """503 when a part does not work."""
     health = await memory.health()
@@ -67,7 +143,11 @@ async def get_health(memory: MemoryDep, response: Response) -> Health:
     return health
 
 
-@router.get("/health/live", summary="Whether the process is up")
+@router.get(
+    "/health/live",
+    summary="Whether the process is up",
+    responses=_example({"status": "alive"}),
+)
 async def get_liveness() -> Alive:
     """Needs no key, and says nothing of database or model."""
     return Alive()
@@ -76,7 +156,7 @@ async def get_liveness() -> Alive:
 @router.get(
     "/health/ready",
     summary="Whether requests succeed",
-    responses={**responses(), **_HEALTH_RESPONSES},
+    responses=_HEALTH_RESPONSES,
 )
 async def get_readiness(memory: MemoryDep, response: Response) -> Health:
     """For load balancers: 503 when database or model do not work."""
@@ -87,7 +167,10 @@ async def get_readiness(memory: MemoryDep, response: Response) -> Health:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=responses(ModelUnavailableError),
+    responses={
+        **responses(ModelUnavailableError),
+        200: {"content": {"text/plain": {"example": "mnemolite_queue_pending 0.0\n"}}},
+    },
 )
 async def get_metrics(memory: MemoryDep) -> Response:
     """In Prometheus' text format."""

@@ -104,7 +104,9 @@ def _available_extensions(
 def _refuse_foreign_events(
     connection: "psycopg.Connection[tuple[object, ...]]", before: str | None
 ) -> None:
-    taken = connection.execute("SELECT to_regclass('events')").fetchone()
+    # Where the tables would be made; a later schema of the search path may have its own events.
+    query = "SELECT to_regclass(quote_ident(current_schema()) || '.events')"
+    taken = connection.execute(query).fetchone()
     if before is None and taken is not None and taken[0] is not None:
         raise DatabaseUnsuitableError(
             "The database already has a table named events that MnemoLite did not make.",

@@ -1,71 +1,63 @@
--- name: vector_exact
-SELECT v.event_id AS id, v.timestamp, min(v.embedding <=> %(vector)s) AS distance
-FROM {table} v {join}
-WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
-  AND {where}
-GROUP BY v.event_id, v.timestamp
-ORDER BY distance, v.event_id
-LIMIT %(candidates)s
+-- name: neighbours
+SELECT found.id, before.ids AS before, before.timestamps AS before_timestamps,
+    after.ids AS after, after.timestamps AS after_timestamps
+FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
+JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
+CROSS JOIN LATERAL (
+    SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
+    FROM (
+        SELECT id, timestamp FROM events
+        WHERE namespace = %(namespace)s AND session = e.session
+          AND (timestamp, id) < (e.timestamp, e.id)
+        ORDER BY timestamp DESC, id DESC LIMIT 2) AS n) AS before
+CROSS JOIN LATERAL (
+    SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
+    FROM (
+        SELECT id, timestamp FROM events
+        WHERE namespace = %(namespace)s AND session = e.session
+          AND (timestamp, id) > (e.timestamp, e.id)
+        ORDER BY timestamp, id LIMIT 2) AS n) AS after
+WHERE e.session IS NOT NULL
 
--- name: vector_hnsw
-SELECT near.id, near.timestamp, min(near.embedding <=> %(vector)s) AS distance
-FROM (
-    SELECT v.event_id AS id, v.timestamp, v.embedding
-    FROM {table} v {join}
-    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
-      AND {where}
-    ORDER BY v.embedding::halfvec({dimension}) <=> %(vector)s::halfvec({dimension})
-    LIMIT %(candidates)s) AS near
-GROUP BY near.id, near.timestamp
-ORDER BY distance, near.id
+-- name: pool
+SELECT e.id, e.timestamp, e.words, {passes} AS passes,
+    ARRAY[{frequencies}]::integer[] AS frequencies,
+    %(asked)s::text[] && tsvector_to_array(to_tsvector(e.language, event_speaker(e.content)))
+        AS named,
+    {distance} AS distance
+FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
+JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
 
--- name: join_events
-JOIN events e ON (e.id, e.timestamp, e.namespace) = (v.event_id, v.timestamp, v.namespace)
+-- name: distance
+(SELECT min(v.embedding <=> %(vector)s) FROM {table} v
+    WHERE (v.event_id, v.timestamp, v.namespace) = (e.id, e.timestamp, e.namespace))
 
--- name: tune_hnsw
-SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
-    set_config('hnsw.iterative_scan', 'strict_order', true)
+-- name: no_distance
+NULL::float8
 
--- name: estimate
-SELECT count(*) AS rows FROM (
-    SELECT FROM events e
-    WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
-      AND {where}
-    LIMIT %(limit)s) AS bounded
+-- name: passes
+(e.timestamp >= %(since)s AND e.timestamp < %(until)s AND {where})
 
--- name: index_ready
-SELECT EXISTS (
-    SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid) AS ready
-
--- name: words
-SELECT string_agg('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''', ' | ')
-    ::tsquery::text AS any_word
-FROM namespaces n, unnest(tsvector_to_array(event_lexemes(n.language, %(q)s))) AS lexeme
-WHERE n.name = %(namespace)s
-
--- name: text
-SELECT e.id, e.timestamp, ts_rank_cd(e.lexemes, %(any_word)s::text::tsquery) AS score
-FROM events e
-WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
-  AND e.lexemes @@ %(any_word)s::text::tsquery AND {where}
-ORDER BY score DESC, e.id
-LIMIT %(candidates)s
+-- name: frequency
+term_frequency(e.lexemes, {term})
 
 -- name: hits
 SELECT e.id, e.namespace, e.session, e.timestamp, e.created_at, e.content, e.metadata, e.text,
     EXISTS (
         SELECT FROM embedding_queue q JOIN embedding_spaces s ON s.id = q.space
         WHERE s.status = 'active' AND (q.event_id, q.timestamp, q.namespace)
-            = (e.id, e.timestamp, e.namespace)) AS pending
+            = (e.id, e.timestamp, e.namespace)) AS pending,
+    {passage} AS passage
 FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
 
--- name: distances
-SELECT v.event_id AS id, min(v.embedding <=> %(vector)s) AS distance
-FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
-JOIN {table} v ON (v.event_id, v.timestamp, v.namespace)
-    = (found.id, found.timestamp, %(namespace)s)
-GROUP BY v.event_id
+-- name: passage
+(SELECT ARRAY[v.char_start, v.char_end] FROM {table} v
+    WHERE (v.event_id, v.timestamp, v.namespace) = (e.id, e.timestamp, e.namespace)
+    ORDER BY v.embedding <=> %(vector)s LIMIT 1)
+
+-- name: no_passage
+NULL::integer[]
 
 -- name: pending
 SELECT count(*) AS pending FROM (

@@ -54,10 +54,60 @@ RETURN coalesce(
     CASE WHEN jsonb_typeof(content -> 'role') = 'string' THEN nullif(content ->> 'role', '') END,
     CASE WHEN jsonb_typeof(content -> 'name') = 'string' THEN nullif(content ->> 'name', '') END);
 
--- The words of an event, as stored and as asked for.
-CREATE FUNCTION event_lexemes(language regconfig, text text) RETURNS tsvector
+-- Names that end in symbols, exactly as they stand: "C++", "F#".
+CREATE FUNCTION symbol_lexemes(text text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN to_tsvector(language, text);
+RETURN array_to_tsvector(ARRAY(
+    SELECT DISTINCT lower(symbol[1])
+    FROM regexp_matches(text, '(?<![[:alnum:]])([[:alnum:]]{1,20}(?:\+\+|#))', 'g') AS symbol));
+
+-- The pairs of neighbouring characters of scripts that put no spaces between words.
+CREATE FUNCTION pair_lexemes(text text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN array_to_tsvector(ARRAY(
+    SELECT DISTINCT substr(run[1], at, 2)
+    FROM regexp_matches(text, '([\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]+)', 'g') AS run,
+        generate_series(1, greatest(1, length(run[1]) - 1)) AS at));
+
+-- The words of a text, as stored and as asked for. The functions behind the CASEs are called for
+-- few texts; this one is simple enough to be inlined.
+CREATE FUNCTION text_lexemes(language regconfig, text text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN to_tsvector(language, text)
+    || CASE WHEN text ~ '[[:alnum:]](\+\+|#)' THEN symbol_lexemes(text) ELSE ''::tsvector END
+    || CASE WHEN text ~ '[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]' THEN pair_lexemes(text)
+        ELSE ''::tsvector END;
+
+-- Who said it and when, in the words of somebody who asks: "Caroline 8 May 2023".
+CREATE FUNCTION event_occasion(content jsonb, at timestamp) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(event_speaker(content), '') || ' ' || extract(day FROM at)::integer::text || ' '
+    || (ARRAY['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August',
+        'September', 'October', 'November', 'December'])[extract(month FROM at)::integer]
+    || ' ' || extract(year FROM at)::integer::text;
+
+-- The words of an event: its text's, its speaker's and its date's.
+CREATE FUNCTION event_lexemes(language regconfig, text text, content jsonb, at timestamptz)
+RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN text_lexemes(language, text)
+    || to_tsvector(language, event_occasion(content, at AT TIME ZONE 'UTC'));
+
+-- How many words a document has; those without positions were added once.
+CREATE FUNCTION word_count(lexemes tsvector) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT coalesce(sum(coalesce(cardinality(positions), 1)), 0)::integer FROM unnest(lexemes));
+
+-- How often a document has a word, up to 32. PostgreSQL tells no frequency, but its rank of a single
+-- word is a function of nothing else: the sum of 1/i² over its places, divided by 1.64493406685
+-- (calc_rank_or in tsrank.c). Each bound lies half way between two frequencies.
+CREATE FUNCTION term_frequency(lexemes tsvector, term tsquery) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN width_bucket(ts_rank('{1, 1, 1, 1}'::real[], lexemes, term)::double precision, ARRAY[
+        0.30396, 0.68392, 0.79368, 0.84645, 0.87761, 0.89821, 0.91286, 0.92381,
+        0.93231, 0.93911, 0.94466, 0.94928, 0.95319, 0.95654, 0.95944, 0.96198,
+        0.96422, 0.96621, 0.96799, 0.96959, 0.97104, 0.97236, 0.97356, 0.97466,
+        0.97568, 0.97661, 0.97748, 0.97828, 0.97903, 0.97973, 0.98039, 0.98100]);
 
 -- A UUIDv7 of that time, for rows that come without an id.
 CREATE FUNCTION event_id(at timestamptz) RETURNS uuid
@@ -88,7 +138,10 @@ CREATE TABLE events (
     language regconfig NOT NULL,
     -- The words of a longer text might not fit into a tsvector, which holds 1 MiB.
     text text NOT NULL CHECK (octet_length(text) <= 262144),
-    lexemes tsvector GENERATED ALWAYS AS (event_lexemes(language, text)) STORED,
+    lexemes tsvector GENERATED ALWAYS AS (
+        event_lexemes(language, text, content, timestamp)) STORED,
+    words integer GENERATED ALWAYS AS (
+        word_count(event_lexemes(language, text, content, timestamp))) STORED,
     PRIMARY KEY (id, timestamp, namespace)
 );
 CREATE INDEX events_time_idx ON events (namespace, timestamp, id);
@@ -130,6 +183,30 @@ CREATE TABLE embedding_queue (
 CREATE INDEX embedding_queue_due_idx ON embedding_queue (space, not_before, queued_at);
 CREATE INDEX embedding_queue_namespace_idx ON embedding_queue (space, namespace);
 
+-- The statistics that BM25 needs: in how many of a namespace's events a lexeme occurs, how many
+-- events there are, and how many words. Counting inside the writers' transactions would make them
+-- wait for each other at every common word, so what has come and gone is queued, and the worker
+-- counts it in batches.
+CREATE TABLE lexicon (
+    namespace text NOT NULL,
+    lexeme text NOT NULL,
+    documents bigint NOT NULL,
+    PRIMARY KEY (namespace, lexeme)
+) WITH (fillfactor = 80);
+CREATE TABLE lexicon_totals (
+    namespace text PRIMARY KEY,
+    documents bigint NOT NULL,
+    words bigint NOT NULL
+) WITH (fillfactor = 50);
+CREATE TABLE lexicon_queue (
+    event_id uuid NOT NULL,
+    timestamp timestamptz NOT NULL,
+    namespace text NOT NULL,
+    lexemes tsvector,  -- of an event that is gone; null: the event has come
+    words integer
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX lexicon_queue_event_idx ON lexicon_queue (event_id);
+
 -- Before a row is stored: fill in what plain SQL leaves out.
 CREATE FUNCTION events_fill() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -158,7 +235,8 @@ CREATE TRIGGER events_keep
     BEFORE UPDATE OF id, namespace, session, timestamp, created_at, content, text ON events
     FOR EACH ROW EXECUTE FUNCTION events_keep();
 
--- After a statement has inserted: queue what has text, for every space that is being filled.
+-- After a statement has inserted: queue what has text, for every space that is being filled, and
+-- all of it for the lexicon.
 CREATE FUNCTION events_queue() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO embedding_queue (space, event_id, timestamp, namespace)
@@ -166,6 +244,8 @@ BEGIN
     FROM inserted e CROSS JOIN embedding_spaces s
     WHERE s.status IN ('active', 'building') AND e.text ~ '\S'
     ON CONFLICT DO NOTHING;
+    INSERT INTO lexicon_queue (event_id, timestamp, namespace)
+    SELECT e.id, e.timestamp, e.namespace FROM inserted e;
     RETURN NULL;
 END $$;
 CREATE TRIGGER events_queue AFTER INSERT ON events
@@ -179,6 +259,18 @@ DECLARE
 BEGIN
     DELETE FROM embedding_queue q USING deleted d
     WHERE (q.event_id, q.timestamp, q.namespace) = (d.id, d.timestamp, d.namespace);
+    -- What was never counted need not be discounted.
+    WITH uncounted AS (
+        DELETE FROM lexicon_queue q USING deleted d
+        WHERE q.lexemes IS NULL
+          AND (q.event_id, q.timestamp, q.namespace) = (d.id, d.timestamp, d.namespace)
+        RETURNING q.event_id, q.timestamp, q.namespace)
+    INSERT INTO lexicon_queue (event_id, timestamp, namespace, lexemes, words)
+    SELECT d.id, d.timestamp, d.namespace, d.lexemes, d.words
+    FROM deleted d
+    WHERE NOT EXISTS (
+        SELECT FROM uncounted u
+        WHERE (u.event_id, u.timestamp, u.namespace) = (d.id, d.timestamp, d.namespace));
     FOR space IN SELECT s.id FROM embedding_spaces s ORDER BY s.id LOOP
         EXECUTE format(
             'DELETE FROM %I v USING deleted d '

@@ -1,0 +1,179 @@
+"""The two arms of a search: nearest vectors, and BM25 over the question's words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import Vector
+from psycopg import sql
+
+from mnemolite.database import EARLIEST, LATEST, Database
+from mnemolite.embeddings.batching import BatchingEmbedder
+from mnemolite.errors import InvalidVectorError, ModelUnavailableError
+from mnemolite.filters import parse
+from mnemolite.lexicon import Question, candidate_words
+from mnemolite.models import Plan, SearchQuery, Space
+from mnemolite.ranking import K1, B
+from mnemolite.sql import load
+
+_queries = load("arms")
+
+# How many events each arm hands on. More than 100 changed no corpus by more than noise.
+_DEPTH = 100
+# Events whose words are scored in full; a question of common words only has more.
+_MOST_SCORED = 5000
+# Up to this many rows an exact scan is as fast as the index, and misses nothing.
+_EXACT_ROWS = 20_000
+_EF_SEARCH = 200
+
+Key = tuple[UUID, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What one arm found, best first, with its raw scores (cosine distance, or BM25)."""
+
+    keys: Sequence[Key] = ()
+    scores: Sequence[float] = ()
+    plan: Plan | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchJob:
+    """One search under way: the query, and what it was read as."""
+
+    query: SearchQuery
+    question: Question
+    space: Space | None
+    embedder: BatchingEmbedder | None
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {
+            "namespace": self.query.namespace,
+            "session": self.query.session,
+            "since": self.query.since or EARLIEST,
+            "until": self.query.until or LATEST,
+            "depth": max(_DEPTH, self.query.limit),
+            "phrases": list(self.question.phrases),
+            "excluded": list(self.question.excluded),
+            "asked": list(self.question.asked),
+        }
+
+    @property
+    def looks_at_events(self) -> bool:
+        """Whether the conditions concern more than namespace and time."""
+        query, question = self.query, self.question
+        return bool(query.where or query.session or question.phrases or question.excluded)
+
+    def conditions(self) -> sql.Composable:
+        """What a hit must fulfil beside namespace and time, said of the events ``e``."""
+        conditions = [parse(self.query.where).to_sql("e")]
+        if self.query.session is not None:
+            conditions.append(sql.SQL("e.session = %(session)s"))
+        if self.question.phrases:
+            conditions.append(_queries["holds_phrases"])
+        if self.question.excluded:
+            conditions.append(_queries["lacks_excluded"])
+        return sql.SQL(" AND ").join(conditions)
+
+
+class Arms:
+    """Finds candidates: SQL in, keys and raw scores out."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def vector(self, job: SearchJob) -> ArmResult:
+        """The events whose passages are nearest to the query."""
+        space = job.space
+        if space is None:
+            raise ModelUnavailableError("No model has been used with this database yet.")
+        vector = await _query_vector(job, space)
+        plan = await self._plan(job, space)
+        statement = _queries[f"vector_{plan.vector}"].format(
+            table=sql.Identifier(space.table),
+            dimension=sql.Literal(space.dimension),
+            join=_queries["join_events"] if job.looks_at_events else sql.SQL(""),
+            where=job.conditions(),
+        )
+        parameters = job.parameters | {"vector": Vector(vector)}
+        async with self._database.transaction() as connection:
+            if plan.vector == "hnsw":
+                await connection.execute(_queries["tune_hnsw"], {"ef_search": _EF_SEARCH})
+            rows = await (await connection.execute(statement, parameters)).fetchall()
+        keys = [(row["id"], row["timestamp"]) for row in rows]
+        return ArmResult(keys, [row["distance"] for row in rows], plan, vector)
+
+    async def _plan(self, job: SearchJob, space: Space) -> Plan:
+        """Exact below a bounded number of matching rows, else the index, if there is one."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["index_ready"], {"index": space.hnsw_index})
+            if not (await cursor.fetchone() or {}).get("ready"):
+                return Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
+            statement = _queries["estimate"].format(where=job.conditions())
+            parameters = job.parameters | {"limit": _EXACT_ROWS + 1}
+            cursor = await connection.execute(statement, parameters)
+            rows = (await cursor.fetchone() or {}).get("rows", 0)
+        many = rows > _EXACT_ROWS
+        return Plan(
+            vector="hnsw" if many else "exact",
+            estimated_rows=min(rows, _EXACT_ROWS),
+            estimate_is_lower_bound=many,
+        )
+
+    async def text(self, job: SearchJob) -> ArmResult:
+        """The events that score best by BM25 among those that hold the question's rarer words."""
+        question = job.question
+        words = candidate_words(question)
+        if not words:
+            return ArmResult()
+        scores = [
+            _queries["term_score"].format(
+                weight=sql.Literal(term.idf * (K1 + 1)), term=sql.Literal(term.tsquery)
+            )
+            for term in question.terms
+        ]
+        statement = _queries["text"].format(
+            score=sql.SQL(" + ").join(scores), where=job.conditions()
+        )
+        parameters = job.parameters | {
+            "words": words,
+            "k1": K1,
+            "b": B,
+            "average_words": question.average_words,
+            "most": _MOST_SCORED,
+        }
+        async with self._database.connection() as connection:
+            rows = await (await connection.execute(statement, parameters)).fetchall()
+        keys = [(row["id"], row["timestamp"]) for row in rows]
+        return ArmResult(keys, [row["score"] for row in rows])
+
+
+async def _query_vector(job: SearchJob, space: Space) -> NDArray[np.float32]:
+    if job.query.vector is not None:
+        return _checked_vector(job.query.vector, space)
+    if job.embedder is None:
+        raise ModelUnavailableError("This process runs without a model.")
+    return await job.embedder.embed_query(job.query.q)
+
+
+def _checked_vector(values: Sequence[float], space: Space) -> NDArray[np.float32]:
+    """A client's vector, if it can belong to the space; an all-zero one has no direction."""
+    if len(values) != space.dimension:
+        raise InvalidVectorError(
+            f"The vector has {len(values)} dimensions, the space {space.model!r} has "
+            f"{space.dimension}.",
+            field="vector",
+            remedy="Embed the query with the model of the active space (GET /v1/spaces).",
+        )
+    with np.errstate(over="ignore"):
+        vector = np.asarray(values, dtype=np.float32)
+    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(norm) or norm == 0:
+        raise InvalidVectorError("The vector has no direction: zero or infinite.", field="vector")
+    return vector

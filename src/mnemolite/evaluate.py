@@ -1,0 +1,196 @@
+"""Evaluation: load a corpus, ask its questions in the served way, and measure what was found."""
+
+import gzip
+import hashlib
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemolite.errors import InvalidFileError
+from mnemolite.memory import Memory
+from mnemolite.models import DEFAULT_NAMESPACE, Mode, NewEvent, SearchQuery, SearchResult
+
+DEPTH = 20
+_CUTS = (5, 10, 20)
+_TOP = 10
+_BATCH = 1000
+# An estimate, said as such: English text has about four characters a token.
+_CHARACTERS_PER_TOKEN = 4
+_BOOTSTRAP_SAMPLES = 2000
+
+Row = dict[str, Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, and which documents answer it."""
+
+    text: str
+    namespace: str
+    category: str
+    relevant: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Scores:
+    """What was measured for one mode, a number for each question."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    categories: list[str] = field(default_factory=list)
+
+    def add(self, category: str, measured: Mapping[str, float]) -> None:
+        self.categories.append(category)
+        for name, value in measured.items():
+            self.values[name].append(value)
+
+    def summary(self) -> dict[str, Any]:
+        """``overall`` and ``by_category``, as the command prints them."""
+        everyone = range(len(self.categories))
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, category in enumerate(self.categories):
+            groups[category].append(number)
+        return {
+            "overall": self._mean(everyone),
+            "by_category": {name: self._mean(groups[name]) for name in sorted(groups)},
+        }
+
+    def _mean(self, numbers: Iterable[int]) -> dict[str, Any]:
+        chosen = list(numbers)
+        means: dict[str, Any] = {
+            name: round(float(np.mean([values[number] for number in chosen])), 4)
+            for name, values in self.values.items()
+            if name != "latency_ms"
+        }
+        latency = [self.values["latency_ms"][number] for number in chosen]
+        p50, p95 = np.percentile(latency, [50, 95])
+        means["queries"] = len(chosen)
+        means["latency_ms"] = {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
+        return means
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The JSON objects of a file of lines, plain or gzip. Raises InvalidFileError."""
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as lines:
+            yield from map(json.loads, lines)
+    except (OSError, EOFError, ValueError) as error:
+        raise InvalidFileError(f"{path}: {error}.", field="file") from error
+
+
+def read_questions(path: Path, categories: Sequence[str] = ()) -> list[Question]:
+    """The questions that have an answer in the corpus, of these categories if any are named."""
+    questions = [
+        Question(
+            text=row["text"],
+            namespace=row.get("scope") or DEFAULT_NAMESPACE,
+            category=str(row.get("category_name") or row.get("category") or "all"),
+            relevant=row["relevant"],
+        )
+        for row in read_rows(path)
+        if row.get("relevant") and row.get("answerable") is not False
+    ]
+    chosen = [one for one in questions if not categories or one.category in categories]
+    if not chosen:
+        raise InvalidFileError(f"{path}: no question with evidence.", field="queries")
+    return chosen
+
+
+def corpus_digest(path: Path, *more: str) -> str:
+    """What a loaded corpus depends on, as a short name."""
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update("\0".join(more).encode())
+    return digest.hexdigest()[:16]
+
+
+async def load_corpus(memory: Memory, path: Path, *, progress: Progress) -> int:
+    """Store the rows as events, in the order of their sessions; how many."""
+    rows = list(read_rows(path))
+    rows.sort(key=lambda row: (str(row.get("scope")), row.get("seq") or 0))
+    events = [_as_event(row) for row in rows]
+    for start in range(0, len(events), _BATCH):
+        await memory.add_many(events[start : start + _BATCH])
+        progress("storing", min(start + _BATCH, len(events)), len(events))
+    return len(events)
+
+
+async def ask(
+    memory: Memory, questions: Sequence[Question], *, mode: Mode, progress: Progress
+) -> Scores:
+    """Ask every question once and score the answers."""
+    scores = Scores()
+    for number, question in enumerate(questions, start=1):
+        query = SearchQuery(q=question.text, namespace=question.namespace, mode=mode, limit=DEPTH)
+        started = time.perf_counter()
+        result = await memory.search(query)
+        elapsed = (time.perf_counter() - started) * 1000
+        scores.add(question.category, measure(question, result) | {"latency_ms": elapsed})
+        progress(mode, number, len(questions))
+    return scores
+
+
+def measure(question: Question, result: SearchResult) -> dict[str, float]:
+    """The measures of one answer; see ``docs/retrieval.md`` for each."""
+    found = [str(hit.metadata.get("doc_id")) for hit in result.data]
+    grades = [question.relevant.get(name, 0) for name in found]
+    measured = {
+        f"recall@{cut}": sum(grade > 0 for grade in grades[:cut]) / len(question.relevant)
+        for cut in _CUTS
+    }
+    first = next((place for place, grade in enumerate(grades, start=1) if grade > 0), None)
+    ideal = _gain(sorted(question.relevant.values(), reverse=True)[:_TOP])
+    return measured | {
+        "ndcg@10": _gain(grades[:_TOP]) / ideal,
+        "mrr": 1 / first if first else 0.0,
+        "any@10": float(any(grades[:_TOP])),
+        "tokens@10": sum(len(hit.text) for hit in result.data[:_TOP]) / _CHARACTERS_PER_TOKEN,
+    }
+
+
+def difference(one: Scores, other: Scores, *, name: str = "recall@10") -> dict[str, float]:
+    """Mean difference of two modes over the same questions, with its paired bootstrap interval."""
+    deltas = np.array(one.values[name]) - np.array(other.values[name])
+    generator = np.random.default_rng(0)
+    picks = generator.integers(0, len(deltas), (_BOOTSTRAP_SAMPLES, len(deltas)))
+    low, high = np.percentile(deltas[picks].mean(axis=1), [2.5, 97.5])
+    return {
+        "mean": round(float(deltas.mean()), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
+
+
+def _gain(grades: Sequence[float]) -> float:
+    discounts: NDArray[np.float64] = np.log2(np.arange(len(grades)) + 2)
+    return math.fsum(np.asarray(grades, dtype=np.float64) / discounts)
+
+
+def _as_event(row: Row) -> NewEvent:
+    title = row.get("title")
+    text = f"{title}\n{row['text']}" if title else row["text"]
+    session = row.get("session")
+    return NewEvent(
+        content={"text": text} | ({"speaker": row["speaker"]} if row.get("speaker") else {}),
+        namespace=row.get("scope") or DEFAULT_NAMESPACE,
+        session=None if session is None else str(session),
+        timestamp=_as_utc(row.get("ts")),
+        metadata={"doc_id": row["doc_id"]},
+    )
+
+
+def _as_utc(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,152 @@
+"""The lexicon: how rare each word of a namespace is, and what a question asks for in its words."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from mnemolite.database import Database
+from mnemolite.sql import load
+
+_queries = load("lexicon")
+
+_COUNT_LOCK = 0x6D6E656D6C
+_COUNT_BATCH = 5000
+# Occurrences that the index may hand over for scoring, and that may be read to find two common
+# words together.
+_BUDGET = 2500
+_PAIR_BUDGET = 60_000
+_PAIRED_TERMS = 3
+_PHRASE = re.compile(r'(-?)"([^"]+)"')
+_EXCLUDED = re.compile(r"(?<!\S)-(?=[^\W\d_])(\S+)")
+
+# Words that ask and never answer, which PostgreSQL's stop words of the language leave in; as its
+# stemmers and the folding of accents make them. (Its English stop words have them all.)
+_QUESTION_WORDS: Mapping[str, frozenset[str]] = {
+    "mnemo_french": frozenset(
+        {"a-t-il", "combien", "comment", "est-ce", "laquel", "lequel", "lesquel"}
+        | {"ou", "pourquoi", "quand", "quel", "qui", "quoi"}
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A lexeme of a question, and in how many events of the namespace it occurs."""
+
+    lexeme: str
+    documents: int
+    idf: float
+
+    @property
+    def tsquery(self) -> str:
+        """The lexeme as PostgreSQL's tsquery, whatever characters it has."""
+        return quote_lexeme(self.lexeme)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a query asks for in words, with the statistics of its namespace.
+
+    ``asked`` holds all lexemes of the query; ``terms`` only those worth looking for, rarest first.
+    ``phrases`` and ``excluded`` are texts that must, and must not, occur.
+    """
+
+    terms: tuple[Term, ...] = ()
+    asked: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    documents: int = 0
+    average_words: float = 1.0
+
+
+class Lexicon:
+    """Document frequencies and lengths, per namespace."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def question(self, namespace: str, q: str) -> Question:
+        """Read a query: its words, their rarity, quoted phrases and words after a minus."""
+        plain, phrases, excluded = parse_syntax(q)
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                _queries["question"], {"namespace": namespace, "q": plain}
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            return Question(phrases=phrases, excluded=excluded)
+        skipped = _QUESTION_WORDS.get(row["language"], frozenset())
+        documents = max(row["documents"], 1)
+        terms = [
+            Term(lexeme, count, inverse_document_frequency(count, documents))
+            for lexeme, count in row["lexemes"].items()
+            if lexeme not in skipped
+        ]
+        return Question(
+            terms=tuple(sorted(terms, key=lambda term: (term.documents, term.lexeme))),
+            asked=tuple(row["lexemes"]),
+            phrases=phrases,
+            excluded=excluded,
+            documents=documents,
+            average_words=max(row["words"] / documents, 1.0),
+        )
+
+    async def count(self) -> int:
+        """Count a batch of events that came or went; how many. Only one process does at a time."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(_queries["lock"], {"key": _COUNT_LOCK})
+            if not (await cursor.fetchone() or {}).get("mine"):
+                return 0
+            cursor = await connection.execute(_queries["count"], {"limit": _COUNT_BATCH})
+            return int((await cursor.fetchone() or {}).get("events", 0))
+
+
+def candidate_words(question: Question) -> str:
+    """The tsquery whose matches are worth scoring; empty if the question has no words.
+
+    The rarest words, as long as their occurrences together stay within a budget. What is more
+    common counts only where two such words meet: alone they would fetch half of the memory, and
+    none of it would rank high.
+    """
+    rare: list[Term] = []
+    spent = 0
+    for term in question.terms:
+        if rare and spent + term.documents > _BUDGET:
+            break
+        rare.append(term)
+        spent += term.documents
+    common = question.terms[len(rare) :][:_PAIRED_TERMS]
+    pairs = [
+        f"({one.tsquery} & {other.tsquery})"
+        for one, other in combinations(common, 2)
+        if one.documents + other.documents <= _PAIR_BUDGET
+    ]
+    return " | ".join([*(term.tsquery for term in rare), *pairs])
+
+
+def inverse_document_frequency(documents_with: int, documents: int) -> float:
+    """Robertson and Spärck Jones' weight in the form of Lucene, which is never negative."""
+    found = min(max(documents_with, 0), documents)
+    return math.log(1 + (documents - found + 0.5) / (found + 0.5))
+
+
+def quote_lexeme(lexeme: str) -> str:
+    """A lexeme as it is written in a tsquery."""
+    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def parse_syntax(q: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Split a query into its plain words, its ``"quoted phrases"`` and its ``-excluded`` words.
+
+    Phrases are demanded only by a query that is nothing else: inside a question they are words
+    like the others, for people quote titles that the answer need not repeat.
+    """
+    excluded = [phrase for minus, phrase in _PHRASE.findall(q) if minus]
+    phrases = [phrase for minus, phrase in _PHRASE.findall(q) if not minus]
+    rest = _PHRASE.sub(" ", q)
+    excluded += _EXCLUDED.findall(rest)
+    rest = _EXCLUDED.sub(" ", rest)
+    plain = " ".join([rest, *phrases])
+    return plain, tuple(phrases) if not rest.strip() else (), tuple(excluded)

@@ -1,0 +1,186 @@
+"""The ranking: from what the arms know of each candidate to one score, in arrays, without I/O.
+
+Each constant was chosen on one half of four corpora together and confirmed on the other half;
+``docs/retrieval.md`` has the ablations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# BM25 (Robertson and Zaragoza, 2009): how fast further mentions of a word stop counting, and how
+# much of an event's length is held against it.
+K1 = 0.9
+B = 0.4
+# Words at which an event stops being a remark and becomes a document.
+LENGTH_SCALE = 100.0
+# How much of its words' and its vector's weight the longest document loses: a long text has many
+# chances to be near to anything.
+LONG_WORDS = 0.5
+LONG_VECTORS = 0.2
+# What a word, or a likeness, 1, 2, 3 events away in the conversation counts.
+WORD_SPREAD = (0.7, 0.5, 0.3)
+VECTOR_SPREAD = (0.5, 0.5)
+VECTOR_WEIGHT = 1.5
+# Below this share of the question's weight in words the words arm fades: it has found little.
+COVERAGE = 0.2
+SPEAKER_BOOST = 0.15
+
+_ABSENT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Everything that could become a hit, as rows of arrays.
+
+    ``frequencies`` is (rows, terms); ``cosines`` has NaN where there is no vector; ``nearest``
+    marks what the vector arm found by itself; ``nearby`` is (rows, 2 * reach): the rows of the
+    session neighbours at -reach … -1, 1 … reach, or -1.
+    """
+
+    words: Floats
+    frequencies: Floats
+    cosines: Floats
+    nearest: NDArray[np.bool_]
+    named: NDArray[np.bool_]
+    nearby: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The question's side of the words: one idf a term, and the namespace's average length."""
+
+    idf: Floats
+    average_words: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The scores of a pool's rows, and the parts that they are made of.
+
+    ``scores == (vector + text) * boost`` in every row. ``own_vector`` (cosine) and ``own_text``
+    (BM25) are what the event itself says, its length held against it, before its neighbours help.
+    """
+
+    scores: Floats
+    vector: Floats
+    text: Floats
+    boost: Floats
+    bm25: Floats
+    own_vector: Floats
+    own_text: Floats
+
+
+def rank(pool: Pool, weights: Weights, *, use_vectors: bool, use_words: bool) -> Ranking:
+    """Score every row of the pool by the arms that ran."""
+    rows = len(pool.words)
+    length = long_share(pool.words)
+    contributions = bm25(pool.frequencies, pool.words, weights=weights)
+    own_text = contributions * (1 - LONG_WORDS * length)[:, None]
+    own_vector = pool.cosines * (1 - LONG_VECTORS * length)
+    vector, text = np.zeros(rows), np.zeros(rows)
+    if use_vectors and rows:
+        floor = _floor(own_vector, pool.nearest)
+        weight = VECTOR_WEIGHT if use_words else 1.0
+        vector = weight * vector_scores(own_vector, length, nearby=pool.nearby, floor=floor)
+    if use_words and rows:
+        text = word_scores(own_text, length, nearby=pool.nearby, idf=weights.idf)
+    boost = np.where(pool.named, 1.0 + SPEAKER_BOOST, 1.0)
+    return Ranking(
+        scores=(vector + text) * boost,
+        vector=vector,
+        text=text,
+        boost=boost,
+        bm25=contributions.sum(axis=1),
+        own_vector=np.nan_to_num(own_vector),
+        own_text=own_text.sum(axis=1),
+    )
+
+
+def long_share(words: Floats) -> Floats:
+    """0 for a remark, 1 for a document: L² / (L² + scale²)."""
+    squared = words**2
+    return np.asarray(squared / (squared + LENGTH_SCALE**2))
+
+
+def bm25(frequencies: Floats, words: Floats, *, weights: Weights) -> Floats:
+    """What each term adds to each row's BM25, (rows, terms)."""
+    norm = K1 * (1 - B + B * words / weights.average_words)
+    saturated = frequencies * (K1 + 1) / (frequencies + norm[:, None])
+    return np.asarray(weights.idf * saturated)
+
+
+def word_scores(own: Floats, length: Floats, *, nearby: Ints, idf: Floats) -> Floats:
+    """Every term once, at its best place in the conversation around, as a share of the best row.
+
+    A term said by the event itself counts whole; one said next to it counts less. Summing the
+    events' totals instead would count a word again for each time it is repeated.
+    """
+    best = own.copy()
+    shortness = (1 - length)[:, None]
+    for weight, before, after in _steps(WORD_SPREAD, nearby):
+        heard = np.maximum(_at(own, before, absent=0.0), _at(own, after, absent=0.0))
+        best = np.maximum(best, weight * shortness * heard)
+    totals = best.sum(axis=1)
+    top = float(totals.max(initial=0.0))
+    mass = float(idf.sum()) * (K1 + 1)
+    if top <= 0 or mass <= 0:
+        return np.zeros(len(totals))
+    return np.asarray(totals / top * min(1.0, top / (COVERAGE * mass)))
+
+
+def vector_scores(own: Floats, length: Floats, *, nearby: Ints, floor: float) -> Floats:
+    """Likeness spread to the neighbours in the session, as a share of the best row.
+
+    What has no vector, or no neighbour, counts as ``floor``, so that nothing is lost or won by
+    being unknown. A document needs no context: its neighbours' share fades with its length.
+    """
+    known = np.where(np.isnan(own), floor, own)
+    spread = known.copy()
+    for weight, before, after in _steps(VECTOR_SPREAD, nearby):
+        near = np.maximum(_at(known, before, absent=-1.0), _at(known, after, absent=-1.0))
+        near = np.where((before == _ABSENT) & (after == _ABSENT), floor, near)
+        spread += weight * (floor + (1 - length) * (near - floor))
+    return np.asarray(spread / max(float(spread.max()), 1e-9))
+
+
+def _floor(own: Floats, nearest: NDArray[np.bool_]) -> float:
+    """The least similar of the vector arm's own candidates."""
+    known = own[nearest & ~np.isnan(own)]
+    return float(known.min()) if len(known) else 0.0
+
+
+def chain_neighbours(
+    links: Sequence[tuple[int, int]], members: int, *, reach: int = len(WORD_SPREAD)
+) -> Ints:
+    """``nearby`` of a pool from links (row, next row); rows >= ``members`` only connect others."""
+    after: Mapping[int, int] = dict(links)
+    before = {following: row for row, following in links}
+    nearby = np.full((members, 2 * reach), _ABSENT, dtype=np.int64)
+    for row in range(members):
+        for direction, place in ((before, -1), (after, 1)):
+            at: int | None = row
+            for step in range(1, reach + 1):
+                at = direction.get(at) if at is not None else None
+                if at is not None and at < members:
+                    nearby[row, reach - step if place < 0 else reach + step - 1] = at
+    return nearby
+
+
+def _steps(weights: Sequence[float], nearby: Ints) -> list[tuple[float, Ints, Ints]]:
+    reach = nearby.shape[1] // 2
+    return [
+        (weight, nearby[:, reach - step], nearby[:, reach + step - 1])
+        for step, weight in enumerate(weights, start=1)
+    ]
+
+
+def _at(values: Floats, rows: Ints, *, absent: float) -> Floats:
+    taken = values[np.maximum(rows, 0)]
+    missing = rows == _ABSENT
+    return np.where(missing if values.ndim == 1 else missing[:, None], absent, taken)

@@ -1,0 +1,63 @@
+-- name: vector_exact
+SELECT v.event_id AS id, v.timestamp, min(v.embedding <=> %(vector)s) AS distance
+FROM {table} v {join}
+WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
+  AND {where}
+GROUP BY v.event_id, v.timestamp
+ORDER BY distance, v.event_id
+LIMIT %(depth)s
+
+-- name: vector_hnsw
+SELECT near.id, near.timestamp, min(near.embedding <=> %(vector)s) AS distance
+FROM (
+    SELECT v.event_id AS id, v.timestamp, v.embedding
+    FROM {table} v {join}
+    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
+      AND {where}
+    ORDER BY v.embedding::halfvec({dimension}) <=> %(vector)s::halfvec({dimension})
+    LIMIT %(depth)s) AS near
+GROUP BY near.id, near.timestamp
+ORDER BY distance, near.id
+
+-- name: join_events
+JOIN events e ON (e.id, e.timestamp, e.namespace) = (v.event_id, v.timestamp, v.namespace)
+
+-- name: tune_hnsw
+SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
+    set_config('hnsw.iterative_scan', 'strict_order', true)
+
+-- name: estimate
+SELECT count(*) AS rows FROM (
+    SELECT FROM events e
+    WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
+      AND {where}
+    LIMIT %(limit)s) AS bounded
+
+-- name: index_ready
+SELECT EXISTS (
+    SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid) AS ready
+
+-- name: text
+SELECT id, timestamp, {score} AS score
+FROM (
+    SELECT e.id, e.timestamp, e.lexemes,
+        %(k1)s::float8 * (1 - %(b)s::float8 + %(b)s::float8 * e.words / %(average_words)s::float8)
+            AS norm
+    FROM events e
+    WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
+      AND e.lexemes @@ %(words)s::text::tsquery AND {where}
+    LIMIT %(most)s) AS matching
+ORDER BY score DESC, id
+LIMIT %(depth)s
+
+-- name: term_score
+{weight} * (1 - norm / (norm + term_frequency(lexemes, {term})))
+
+-- name: holds_phrases
+(SELECT bool_and(e.lexemes @@ phraseto_tsquery(e.language, phrase))
+    FROM unnest(%(phrases)s::text[]) AS phrase)
+
+-- name: lacks_excluded
+NOT EXISTS (
+    SELECT FROM unnest(%(excluded)s::text[]) AS word
+    WHERE e.lexemes @@ phraseto_tsquery(e.language, word))
