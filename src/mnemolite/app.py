@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import structlog
 import uvicorn
@@ -20,8 +21,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnemolite import metrics
-from mnemolite.api import ROUTERS
+from mnemolite.api import OPEN_ROUTER, ROUTERS
 from mnemolite.api.problems import (
+    move_problems,
     on_error,
     on_http_exception,
     on_validation_error,
@@ -72,7 +74,7 @@ async def serve(settings: Settings) -> None:
 
 def create_app(memory: Memory) -> FastAPI:
     """The application over an open memory; its worker runs as long as the application."""
-    app = FastAPI(
+    app = _App(
         title="MnemoLite",
         version=VERSION,
         description=_DESCRIPTION,
@@ -87,6 +89,7 @@ def create_app(memory: Memory) -> FastAPI:
     ]
     for router in ROUTERS:
         app.include_router(router, dependencies=documented)
+    app.include_router(OPEN_ROUTER)
     app.add_exception_handler(MnemoliteError, on_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
@@ -94,6 +97,15 @@ def create_app(memory: Memory) -> FastAPI:
     app.add_middleware(KeyMiddleware, settings=memory.settings.server)
     app.add_middleware(MetricsMiddleware)
     return app
+
+
+class _App(FastAPI):
+    """FastAPI whose description calls a problem by its own media type."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        move_problems(document)
+        return document
 
 
 @contextlib.asynccontextmanager

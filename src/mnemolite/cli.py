@@ -6,7 +6,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -294,11 +294,11 @@ async def _import(settings: Settings, file: str, *, mapping: Any, strict: bool, 
             )
         _show_report(report, time.perf_counter() - started)
         if embed:
-            await _embed_pending(memory)
+            await _embed_pending(memory, say=out)
         return report
 
 
-async def _embed_pending(memory: Any) -> None:
+async def _embed_pending(memory: Any, *, say: Console) -> None:
     """Embed with a progress bar; what another process has claimed is waited for."""
     from mnemolite.worker import running_worker
 
@@ -306,7 +306,7 @@ async def _embed_pending(memory: Any) -> None:
     if not total:
         return
     started = time.perf_counter()
-    with _embedding() as progress:
+    with _counting() as progress:
         task = progress.add_task("embedding", total=total)
         async with running_worker(memory):
             while left := (await memory.queue_state()).due:
@@ -314,7 +314,7 @@ async def _embed_pending(memory: Any) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
         progress.update(task, completed=total)
     seconds = time.perf_counter() - started
-    out.print(f"Embedded {total} events in {seconds:.1f} s ({total / seconds:.0f}/s).")
+    say.print(f"Embedded {total} events in {seconds:.1f} s ({total / seconds:.0f}/s).")
     if parked := (await memory.queue_state()).parked:
         err.print(f"[yellow]{parked} events could not be embedded[/]: see `mnemolite doctor`")
 
@@ -339,9 +339,95 @@ def _reading() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=err, transient=True)
 
 
-def _embedding() -> Progress:
+def _counting() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeRemainingColumn(), console=err, transient=True)
+
+
+@app.command("eval")
+def eval_(
+    corpus: Annotated[Path, typer.Argument(help="Documents as JSON lines, plain or gzip.")],
+    queries: Annotated[Path, typer.Argument(help="Questions with the documents they want.")],
+    *,
+    modes: Annotated[
+        list[str] | None, typer.Option("--mode", help="hybrid, vector or text. Repeatable.")
+    ] = None,
+    categories: Annotated[
+        list[str] | None, typer.Option("--category", help="Only these questions. Repeatable.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Text-search language.")] = "english",
+    limit: Annotated[int, typer.Option(help="Ask only so many questions; 0 asks all.")] = 0,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure what the search finds of a corpus, in a scratch database that is kept."""
+    from mnemolite import evaluate
+
+    settings = _settings(data_dir, search={"default_language": language})
+    name = evaluate.scratch_name(corpus, settings)
+    scratch = {"data_dir": settings.database.data_dir, "url": None, "name": name}
+    settings = settings.model_copy(
+        update={"database": settings.database.model_copy(update=scratch)}
+    )
+    questions = evaluate.read_questions(queries, categories or ())
+    chosen = questions[:: max(1, len(questions) // limit)][:limit] if limit else questions
+    scores = _run(_eval(settings, corpus, questions=chosen, modes=modes or ["hybrid"]))
+    if as_json:
+        out.print_json(json.dumps(evaluate.as_json(scores)))
+    else:
+        _show_scores(evaluate.as_json(scores))
+
+
+async def _eval(
+    settings: Settings, corpus: Path, *, questions: Any, modes: list[Any]
+) -> dict[str, Any]:
+    from mnemolite import evaluate
+    from mnemolite.memory import Memory
+
+    for mode in modes:
+        _validated("SearchOptions", {"mode": mode})
+    async with Memory.open(settings) as memory:
+        if not (await memory.stats()).events:
+            with _counting() as progress:
+                await evaluate.load_corpus(memory, corpus, progress=_shown_in(progress))
+        await _embed_pending(memory, say=err)
+        await memory.settle()
+        with _counting() as progress:
+            show = _shown_in(progress)
+            return {
+                mode: await evaluate.ask(memory, questions, mode=mode, progress=show)
+                for mode in modes
+            }
+
+
+def _shown_in(progress: Progress) -> Callable[[str, int, int], None]:
+    task = progress.add_task("", total=None)
+
+    def show(*state: Any) -> None:
+        doing, done, total = state
+        progress.update(task, description=doing, completed=done, total=total)
+
+    return show
+
+
+def _show_scores(measured: dict[str, Any]) -> None:
+    names = ("recall@5", "recall@10", "recall@20", "ndcg@10", "mrr", "any@10", "tokens@10")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("mode", "questions", *names, "p50 ms", "p95 ms"):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    for mode, figures in measured["modes"].items():
+        rows = {mode: figures["overall"]} | {
+            f"  {name}": category for name, category in figures["by_category"].items()
+        }
+        for name, row in rows.items():
+            latency = row["latency_ms"]
+            shown = [f"{row[measure]:.3f}" for measure in names[:-1]]
+            shown += [f"{row['tokens@10']:.0f}", f"{latency['p50']:.0f}", f"{latency['p95']:.0f}"]
+            table.add_row(escape(name), str(row["queries"]), *shown)
+    out.print(table)
+    for pair, delta in measured["differences"].items():
+        span = f"[{delta['low']:+.3f}, {delta['high']:+.3f}]"
+        out.print(f"recall@10 of {pair}: {delta['mean']:+.3f} {escape(span)}")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from mnemolite.errors import (
     InvalidInputError,
     InvalidTextError,
     MnemoliteError,
+    PayloadTooLargeError,
 )
 from mnemolite.settings import DatabaseSettings
 
@@ -48,7 +49,7 @@ _ERRORS: tuple[tuple[type[Exception], type[MnemoliteError]], ...] = (
     (errors.ReadOnlySqlTransaction, DatabaseReadOnlyError),
     (errors.UntranslatableCharacter, InvalidTextError),
     (errors.CharacterNotInRepertoire, InvalidTextError),
-    (errors.ProgramLimitExceeded, InvalidInputError),
+    (errors.ProgramLimitExceeded, PayloadTooLargeError),
     (psycopg.DataError, InvalidInputError),
     (psycopg.OperationalError, DatabaseUnavailableError),
     (psycopg.InterfaceError, DatabaseUnavailableError),
@@ -66,7 +67,9 @@ def translate(error: Exception) -> MnemoliteError:
     # A server's message can quote data, and a client's can quote the address; the log has both.
     reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     detail = f"{kind.__doc__} ({reason})" if reason else kind.__doc__
-    retry_after = _RETRY_AFTER_SECONDS if kind.status == _SERVICE_UNAVAILABLE else None
+    # A replica stays one, however long the client waits.
+    passing = kind.status == _SERVICE_UNAVAILABLE and kind is not DatabaseReadOnlyError
+    retry_after = _RETRY_AFTER_SECONDS if passing else None
     return kind(detail, retry_after=retry_after)
 
 
@@ -94,7 +97,6 @@ class Database:
             max_size=settings.pool_size,
             timeout=settings.pool_timeout_seconds,
             configure=self._configure,
-            check=AsyncConnectionPool.check_connection,
             # Short, because the next request tries again anyway, and at once.
             reconnect_timeout=_RECONNECT_SECONDS,
             open=False,
@@ -103,7 +105,10 @@ class Database:
 
     async def __aenter__(self) -> Self:
         with translated_errors():
-            await self._pool.open(wait=True, timeout=self._settings.pool_timeout_seconds)
+            try:
+                await self._pool.open(wait=True, timeout=self._settings.pool_timeout_seconds)
+            except PoolTimeout as error:  # nothing is in use yet, so nobody answers
+                raise psycopg.OperationalError(str(error)) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -135,7 +140,11 @@ class Database:
         try:
             yield connection
         finally:
+            broken = connection.closed
             await self._pool.putconn(connection)
+            if broken:
+                # Where one connection was lost, others often are; each would fail a request.
+                await self._pool.check()
 
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection]:

@@ -201,12 +201,6 @@ class SchemaTooNewError(DatabaseUnsuitableError):
     code = "schema_too_new"
 
 
-class SchemaOutdatedError(DatabaseUnsuitableError):
-    """The database has an older schema than this MnemoLite."""
-
-    code = "schema_outdated"
-
-
 class LocalPostgresError(DatabaseError):
     """The embedded PostgreSQL could not be used."""
 
@@ -233,13 +227,6 @@ class ModelMismatchError(EmbeddingError):
     """The embedding model is not the one this database was filled with."""
 
     code = "model_mismatch"
-
-
-class NotReadyError(MnemoliteError):
-    """The service is not ready."""
-
-    code = "not_ready"
-    status = 503
 
 
 # --- The operator -------------------------------------------------------------------------------

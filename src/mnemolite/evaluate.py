@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from mnemolite.errors import InvalidFileError
 from mnemolite.memory import Memory
+from mnemolite.migrations import schema_digest
 from mnemolite.models import DEFAULT_NAMESPACE, Mode, NewEvent, SearchQuery, SearchResult
+from mnemolite.settings import Settings
 
 DEPTH = 20
 _CUTS = (5, 10, 20)
@@ -107,11 +109,13 @@ def read_questions(path: Path, categories: Sequence[str] = ()) -> list[Question]
     return chosen
 
 
-def corpus_digest(path: Path, *more: str) -> str:
-    """What a loaded corpus depends on, as a short name."""
-    digest = hashlib.sha256(path.read_bytes())
-    digest.update("\0".join(more).encode())
-    return digest.hexdigest()[:16]
+def scratch_name(corpus: Path, settings: Settings) -> str:
+    """The scratch database of a corpus, named after all that its contents depend on."""
+    digest = hashlib.sha256(corpus.read_bytes())
+    digest.update(settings.embedding.model_dump_json().encode())
+    digest.update(settings.search.default_language.encode())
+    digest.update(schema_digest().encode())
+    return f"mnemolite_eval_{digest.hexdigest()[:16]}"
 
 
 async def load_corpus(memory: Memory, path: Path, *, progress: Progress) -> int:
@@ -168,6 +172,17 @@ def difference(one: Scores, other: Scores, *, name: str = "recall@10") -> dict[s
         "mean": round(float(deltas.mean()), 4),
         "low": round(float(low), 4),
         "high": round(float(high), 4),
+    }
+
+
+def as_json(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Everything that was measured: each mode, and how the first differs from the others."""
+    first, *others = scores
+    return {
+        "modes": {mode: scores[mode].summary() for mode in scores},
+        "differences": {
+            f"{first} - {other}": difference(scores[first], scores[other]) for other in others
+        },
     }
 
 

@@ -144,6 +144,11 @@ class EventStore:
             cursor = await connection.execute(_queries["database_facts"])
             return {row["name"]: row["version"] async for row in cursor}
 
+    async def analyze(self) -> None:
+        """Let PostgreSQL's planner look at what the tables hold."""
+        async with self._database.own_connection() as connection:
+            await connection.execute("ANALYZE")
+
     async def add_namespaces(self, names: Iterable[str], language: str | None = None) -> None:
         """Make sure that the namespaces exist; ``language`` is for those that do not yet."""
         async with self._database.transaction() as connection:

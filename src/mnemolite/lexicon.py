@@ -11,6 +11,7 @@ from mnemolite.sql import load
 
 _queries = load("lexicon")
 
+PENDING_LIMIT = 10_000
 _COUNT_LOCK = 0x6D6E656D6C
 _COUNT_BATCH = 5000
 # Occurrences that the index may hand over for scoring, and that may be read to find two common
@@ -57,6 +58,7 @@ class Question:
     asked: tuple[str, ...] = ()
     phrases: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    pending: int = 0
     documents: int = 0
     average_words: float = 1.0
 
@@ -67,12 +69,22 @@ class Lexicon:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def question(self, namespace: str, q: str) -> Question:
-        """Read a query: its words, their rarity, quoted phrases and words after a minus."""
+    async def question(self, namespace: str, q: str, *, space: int | None) -> Question:
+        """Read a query: its words, their rarity, quoted phrases and words after a minus.
+
+        ``pending`` comes along: events of the namespace without an embedding in the space, counted
+        up to PENDING_LIMIT.
+        """
         plain, phrases, excluded = parse_syntax(q)
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                _queries["question"], {"namespace": namespace, "q": plain}
+                _queries["question"],
+                {
+                    "namespace": namespace,
+                    "q": plain,
+                    "space": space,
+                    "pending_limit": PENDING_LIMIT,
+                },
             )
             row = await cursor.fetchone()
         if row is None:
@@ -89,6 +101,7 @@ class Lexicon:
             asked=tuple(row["lexemes"]),
             phrases=phrases,
             excluded=excluded,
+            pending=row["pending"],
             documents=documents,
             average_words=max(row["words"] / documents, 1.0),
         )

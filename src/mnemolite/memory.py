@@ -178,6 +178,12 @@ class Memory:
         metrics.observe_queue(await self.queue_state())
         metrics.observe_cache(self.embedder.cache_stats())
 
+    async def settle(self) -> None:
+        """Count all that came and went into the lexicon, and let the planner know the tables."""
+        while await self.lexicon.count():
+            pass
+        await self.events.analyze()
+
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
         counts = await self.events.counts()
@@ -242,7 +248,9 @@ async def _open_database(
     dsn, local = settings.database.url, None
     if dsn is None:
         data_dir = settings.database.data_dir or default_data_dir()
-        local = await asyncio.to_thread(open_local_postgres, data_dir)
+        local = await asyncio.to_thread(
+            open_local_postgres, data_dir, database=settings.database.name
+        )
         # Leaving can mean stopping the server, which must not block the event loop.
         stack.push_async_callback(asyncio.to_thread, local.close)
         dsn = local.dsn()

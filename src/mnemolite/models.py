@@ -25,8 +25,8 @@ DEFAULT_NAMESPACE = "default"
 MAX_BATCH = 1000
 MAX_LIMIT = 1000
 MAX_SEARCH_LIMIT = 200
-# A tsvector holds at most 1 MiB; this much text stays below it whatever its words are.
-MAX_TEXT_BYTES = 256 * 1024
+# The words of a text must fit into a tsvector, which holds 1 MiB; those of prose this long do.
+MAX_TEXT_BYTES = 1024 * 1024
 MAX_QUERY_CHARACTERS = 10_000
 MAX_JSON_DEPTH = 64
 

@@ -1,7 +1,6 @@
 """Wake-up calls between processes over LISTEN/NOTIFY: a hint that work waits, never the truth."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Self
 
@@ -35,8 +34,8 @@ class Notifier:
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not awaited itself: that could not tell its cancellation from our own.
+            await asyncio.wait([self._task])
         if self._wanted.is_set():
             await self._send()
 

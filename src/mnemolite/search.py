@@ -1,20 +1,20 @@
 """The search: two arms find candidates, the conversation around them helps, the best are hits."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 from pgvector import Vector
 from psycopg import sql
 
 from mnemolite.arms import ArmResult, Arms, Key, SearchJob
-from mnemolite.database import Database
+from mnemolite.database import Connection, Database
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import EmbeddingError
-from mnemolite.lexicon import Lexicon
+from mnemolite.lexicon import PENDING_LIMIT, Lexicon
 from mnemolite.models import (
     Arm,
     ArmExplanation,
@@ -33,7 +33,7 @@ from mnemolite.sql import load
 
 _queries = load("search")
 
-_PENDING_COUNT_LIMIT = 10_000
+_WORD = re.compile(r"\w{2,}")
 
 Row = dict[str, Any]
 
@@ -54,15 +54,12 @@ class Search:
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
         """
-        question = await self._lexicon.question(query.namespace, query.q)
+        question = await self._lexicon.question(
+            query.namespace, query.q, space=space.id if space else None
+        )
         job = SearchJob(query, question, space, embedder)
-        pending = asyncio.ensure_future(self._pending(job))
-        try:
-            arms, degraded = await _settle(self._start(job))
-            hits = await self._rank(job, arms)
-        except BaseException:
-            pending.cancel()
-            raise
+        arms, degraded = await _settle(self._start(job))
+        hits = await self._rank(job, arms)
         vector_arm = arms.get("vector")
         meta = SearchMeta(
             mode=query.mode,
@@ -70,8 +67,8 @@ class Search:
             degraded=degraded,
             plan=vector_arm.plan if vector_arm else None,
             space=space.id if space and vector_arm else None,
-            pending=await pending,
-            pending_is_lower_bound=pending.result() >= _PENDING_COUNT_LIMIT,
+            pending=question.pending,
+            pending_is_lower_bound=question.pending >= PENDING_LIMIT,
             count=len(hits),
         )
         return SearchResult(data=hits, meta=meta)
@@ -88,47 +85,43 @@ class Search:
         found = list(dict.fromkeys(key for arm in arms.values() for key in arm.keys))
         if not found:
             return []
-        members, links = await self._neighbours(job, found)
-        rows = await self._pool(job, arms, members=members)
-        nearest = {event_id for event_id, _ in arms["vector"].keys} if "vector" in arms else set()
-        weights = Weights(
-            np.array([term.idf for term in job.question.terms]), job.question.average_words
-        )
-        ranking = rank(
-            _as_pool(rows, links, nearest=nearest),
-            weights,
-            use_vectors="vector" in arms,
-            use_words="text" in arms,
-        )
-        best = _best(job.query, rows, ranking=ranking)
-        return await self._hits(
-            job, arms, rows=[rows[row] for row in best], best=best, ranking=ranking
-        )
-
-    async def _neighbours(
-        self, job: SearchJob, found: Sequence[Key]
-    ) -> tuple[list[Key], list[tuple[UUID, UUID]]]:
-        """The candidates with those just before and after them, and who follows whom."""
-        members = dict.fromkeys(found)
-        links: list[tuple[UUID, UUID]] = []
         async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                _queries["neighbours"], job.parameters | _columns(found)
+            rows = await self._pool(connection, job, arms=arms, found=found)
+            nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
+            weights = Weights(
+                np.array([term.idf for term in job.question.terms]), job.question.average_words
             )
-            async for row in cursor:
-                before, after = row["before"] or [], row["after"] or []
-                chain = [*reversed(before), row["id"], *after]
-                links += pairwise(chain)
-                sides = (before, row["before_timestamps"]), (after, row["after_timestamps"])
-                for ids, timestamps in sides:
-                    if ids:
-                        members.setdefault((ids[0], timestamps[0]))
-        return list(members), links
+            ranking = rank(
+                _as_pool(rows, job.query.q, nearest=nearest),
+                weights,
+                use_vectors="vector" in arms,
+                use_words="text" in arms,
+            )
+            best = _best(job.query, rows, ranking=ranking)
+            events = await self._events(connection, job, arms=arms, rows=[rows[i] for i in best])
+        ranks = {arm: _ranks(result) for arm, result in arms.items()}
+        return [
+            _hit(
+                events[rows[place]["id"]],
+                rows[place],
+                job=job,
+                ranks=ranks,
+                place=place,
+                ranking=ranking,
+            )
+            for place in best
+            if rows[place]["id"] in events
+        ]
 
     async def _pool(
-        self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, members: Sequence[Key]
+        self,
+        connection: Connection,
+        job: SearchJob,
+        *,
+        arms: Mapping[Arm, ArmResult],
+        found: Sequence[Key],
     ) -> list[Row]:
-        """What both arms know of every member, exactly."""
+        """The candidates and those just before and after them, as both arms know them exactly."""
         frequencies = [
             _queries["frequency"].format(term=sql.Literal(term.tsquery))
             for term in job.question.terms
@@ -139,32 +132,23 @@ class Search:
             frequencies=sql.SQL(", ").join(frequencies),
             distance=distance,
         )
-        parameters = job.parameters | _columns(members) | vector
-        async with self._database.connection() as connection:
-            return await (await connection.execute(statement, parameters)).fetchall()
+        parameters = job.parameters | _columns(found) | vector
+        return await (await connection.execute(statement, parameters)).fetchall()
 
-    async def _hits(
+    async def _events(
         self,
+        connection: Connection,
         job: SearchJob,
-        arms: Mapping[Arm, ArmResult],
         *,
+        arms: Mapping[Arm, ArmResult],
         rows: Sequence[Row],
-        best: Sequence[int],
-        ranking: Ranking,
-    ) -> list[Hit]:
-        """Fetch the events of the best rows, in their order."""
+    ) -> dict[str, Row]:
+        """The events of the best rows, by id as text."""
         passage, vector = self._measure(job, arms, of="passage")
         statement = _queries["hits"].format(passage=passage)
-        parameters = job.parameters | _columns([(row["id"], row["timestamp"]) for row in rows])
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(statement, parameters | vector)
-            events = {event["id"]: event async for event in cursor}
-        ranks = {arm: _ranks(result) for arm, result in arms.items()}
-        return [
-            _hit(events[row["id"]], row, job=job, ranks=ranks, place=place, ranking=ranking)
-            for place, row in zip(best, rows, strict=True)
-            if row["id"] in events
-        ]
+        keys = [(row["id"], row["timestamp"]) for row in rows]
+        cursor = await connection.execute(statement, job.parameters | _columns(keys) | vector)
+        return {str(event["id"]): event async for event in cursor}
 
     def _measure(
         self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, of: str
@@ -175,18 +159,6 @@ class Search:
             return _queries[f"no_{of}"], {}
         table = sql.Identifier(job.space.table)
         return _queries[of].format(table=table), {"vector": Vector(vector)}
-
-    async def _pending(self, job: SearchJob) -> int:
-        if job.space is None:
-            return 0
-        parameters = {
-            "space": job.space.id,
-            "namespace": job.query.namespace,
-            "limit": _PENDING_COUNT_LIMIT,
-        }
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(_queries["pending"], parameters)).fetchone()
-        return int(row["pending"]) if row else 0
 
 
 async def _settle(
@@ -206,26 +178,32 @@ async def _settle(
     return arms, degraded
 
 
-def _as_pool(
-    rows: Sequence[Row], links: Sequence[tuple[UUID, UUID]], *, nearest: set[UUID]
-) -> Pool:
+def _as_pool(rows: Sequence[Row], q: str, *, nearest: set[str]) -> Pool:
     """Rows of the database as arrays; links that lead outside keep their place in the chain."""
-    numbers: dict[UUID, int] = {row["id"]: number for number, row in enumerate(rows)}
-    for pair in links:
-        for event_id in pair:
-            numbers.setdefault(event_id, len(numbers))
-    chain = [(numbers[before], numbers[after]) for before, after in links]
+    numbers: dict[str, int] = {row["id"]: number for number, row in enumerate(rows)}
+    chain: list[tuple[int, int]] = []
+    for row in rows:
+        ids = [*reversed(row["before"] or []), row["id"], *(row["after"] or [])]
+        places = [numbers.setdefault(name, len(numbers)) for name in ids]
+        chain += pairwise(places)
+    asked = _name_parts(q)
+    speakers = {row["speaker"] for row in rows if row["speaker"]}
+    named = {speaker for speaker in speakers if not asked.isdisjoint(_name_parts(speaker))}
     distances = [np.nan if row["distance"] is None else row["distance"] for row in rows]
+    frequencies = np.array([row["frequencies"] for row in rows], dtype=np.float64)
     return Pool(
         words=np.array([row["words"] for row in rows], dtype=np.float64),
-        frequencies=np.array([row["frequencies"] for row in rows], dtype=np.float64).reshape(
-            len(rows), -1
-        ),
+        frequencies=frequencies.reshape(len(rows), -1),
         cosines=1.0 - np.array(distances, dtype=np.float64),
         nearest=np.array([row["id"] in nearest for row in rows], dtype=bool),
-        named=np.array([bool(row["named"]) for row in rows], dtype=bool),
+        named=np.array([row["speaker"] in named for row in rows], dtype=bool),
         nearby=chain_neighbours(chain, len(rows)),
     )
+
+
+def _name_parts(text: str) -> frozenset[str]:
+    """The words of a name, or of a question that may hold it: "Caroline's" names Caroline."""
+    return frozenset(_WORD.findall(text.casefold()))
 
 
 def _best(query: SearchQuery, rows: Sequence[Row], *, ranking: Ranking) -> list[int]:
@@ -245,13 +223,13 @@ def _hit(
     row: Row,
     *,
     job: SearchJob,
-    ranks: Mapping[Arm, Mapping[UUID, int]],
+    ranks: Mapping[Arm, Mapping[str, int]],
     place: int,
     ranking: Ranking,
 ) -> Hit:
     distance = row["distance"]
     span = event.pop("passage")
-    found = {arm: of.get(event["id"]) for arm, of in ranks.items()}
+    found = {arm: of.get(row["id"]) for arm, of in ranks.items()}
     text_score = float(ranking.bm25[place]) if "text" in ranks else None
     return Hit(
         **event,
@@ -293,12 +271,13 @@ def _similarity(distance: float) -> float:
     return min(1.0, max(0.0, 1.0 - distance))
 
 
-def _ranks(result: ArmResult) -> dict[UUID, int]:
-    return {event_id: number for number, (event_id, _) in enumerate(result.keys, start=1)}
+def _ranks(result: ArmResult) -> dict[str, int]:
+    return {name: number for number, (name, _) in enumerate(result.keys, start=1)}
 
 
 def _columns(keys: Sequence[Key]) -> dict[str, object]:
+    """Two arrays as PostgreSQL reads them; psycopg would take milliseconds to write them."""
     return {
-        "ids": [event_id for event_id, _ in keys],
-        "timestamps": [timestamp for _, timestamp in keys],
+        "ids": "{" + ",".join(name for name, _ in keys) + "}",
+        "timestamps": "{" + ",".join(f'"{timestamp}"' for _, timestamp in keys) + "}",
     }

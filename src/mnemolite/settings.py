@@ -64,6 +64,12 @@ class DatabaseSettings(_Group):
         None,
         "Folder of the private PostgreSQL. Unset: the platform's folder for user data.",
     )
+    name: str = _env(
+        "MNEMO_DATABASE",
+        "mnemolite",
+        "Database inside the private PostgreSQL.",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+    )
     pool_size: int = _env(
         "MNEMO_POOL_SIZE", 10, "Most database connections one process opens.", ge=2, le=200
     )

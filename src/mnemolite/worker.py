@@ -43,8 +43,7 @@ class Worker:
                 await self._work_or_wait()
         finally:
             listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+            await asyncio.wait([listener])
             await self._end_index_build()
 
     async def drain(self) -> None:
@@ -153,8 +152,7 @@ class Worker:
     async def _end_index_build(self) -> None:
         if self._index_build is not None:
             self._index_build.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._index_build
+            await asyncio.wait([self._index_build])
 
 
 def _cut(

@@ -22,6 +22,9 @@ def uses() -> dict[str, set[str]]:
         text = path.read_text(encoding="utf-8")
         for variable, noun in _LOADED.findall(text):
             names = re.findall(_USED.format(variable=re.escape(variable)), text)
+            if f"{variable}[" in re.sub(_USED.format(variable=re.escape(variable)), "", text):
+                # A name kept in a variable: any string of the module can be one.
+                names += set(re.findall(r'"(\w+)"', text)) & set(load(noun))
             found.setdefault(noun, set()).update(names)
     return found
 

@@ -3,3 +3,4 @@
 from mnemolite.api import events, search, system
 
 ROUTERS = (events.router, search.router, system.router)
+OPEN_ROUTER = system.open_router

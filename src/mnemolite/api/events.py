@@ -7,12 +7,13 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mnemolite.api.deps import MemoryDep, StrictJsonRoute, build, parse_where
-from mnemolite.api.problems import WITH_BODY, WRITING, responses
+from mnemolite.api.problems import DATABASE, WITH_BODY, WRITING, example, responses
 from mnemolite.errors import (
     EventConflictError,
     EventNotFoundError,
     InvalidCursorError,
     InvalidFilterError,
+    InvalidInputError,
     InvalidTextError,
     InvalidTimestampError,
 )
@@ -83,22 +84,20 @@ class PageParams(PageOptions):
         return build(EventQuery, self.model_dump() | {"where": parse_where(self.where)})
 
 
-def _example(value: Any) -> dict[str, Any]:
-    return {"content": {"application/json": {"example": value}}}
-
-
 @router.post(
     "",
     status_code=201,
     summary="Store one event",
     responses={
-        201: _example(EXAMPLE_EVENT),
+        201: example(EXAMPLE_EVENT),
         200: {
             "model": Event,
             "description": "It was stored before, by an earlier try.",
-            **_example(EXAMPLE_EVENT),
+            **example(EXAMPLE_EVENT),
         },
-        **responses(*WRITING, InvalidTextError, InvalidTimestampError, EventConflictError),
+        **responses(
+            *WITH_BODY, *WRITING, InvalidTextError, InvalidTimestampError, EventConflictError
+        ),
     },
 )
 async def add_event(
@@ -121,8 +120,10 @@ async def add_event(
     status_code=201,
     summary="Store up to 1,000 events, all or none",
     responses={
-        201: _example({"data": [EXAMPLE_EVENT], "meta": {"count": 1, "created": 1}}),
-        **responses(*WRITING, InvalidTextError, InvalidTimestampError, EventConflictError),
+        201: example({"data": [EXAMPLE_EVENT], "meta": {"count": 1, "created": 1}}),
+        **responses(
+            *WITH_BODY, *WRITING, InvalidTextError, InvalidTimestampError, EventConflictError
+        ),
     },
 )
 async def add_events(memory: MemoryDep, batch: Batch, *, wait: Wait = None) -> BatchAnswer:
@@ -135,8 +136,14 @@ async def add_events(memory: MemoryDep, batch: Batch, *, wait: Wait = None) -> B
     "",
     summary="List events",
     responses={
-        200: _example({"data": [EXAMPLE_EVENT], "meta": {"next_cursor": None, "count": 1}}),
-        **responses(InvalidTimestampError, InvalidFilterError, InvalidCursorError),
+        200: example({"data": [EXAMPLE_EVENT], "meta": {"next_cursor": None, "count": 1}}),
+        **responses(
+            InvalidInputError,
+            InvalidTimestampError,
+            InvalidFilterError,
+            InvalidCursorError,
+            *DATABASE,
+        ),
     },
 )
 async def list_events(memory: MemoryDep, params: Annotated[PageParams, Query()]) -> EventPage:
@@ -147,7 +154,10 @@ async def list_events(memory: MemoryDep, params: Annotated[PageParams, Query()])
 @router.get(
     "/{event_id}",
     summary="Get one event",
-    responses={200: _example(EXAMPLE_EVENT), **responses(EventNotFoundError)},
+    responses={
+        200: example(EXAMPLE_EVENT),
+        **responses(InvalidInputError, EventNotFoundError, *DATABASE),
+    },
 )
 async def get_event(memory: MemoryDep, event_id: UUID) -> Event:
     """Whatever its namespace."""
@@ -158,8 +168,8 @@ async def get_event(memory: MemoryDep, event_id: UUID) -> Event:
     "/{event_id}/metadata",
     summary="Change an event's metadata",
     responses={
-        200: _example(EXAMPLE_EVENT),
-        **responses(EventNotFoundError, InvalidTextError, *WITH_BODY),
+        200: example(EXAMPLE_EVENT),
+        **responses(EventNotFoundError, InvalidTextError, *WITH_BODY, *WRITING),
     },
 )
 async def patch_metadata(
@@ -177,7 +187,7 @@ async def patch_metadata(
     "/{event_id}",
     status_code=204,
     summary="Delete one event",
-    responses=responses(EventNotFoundError),
+    responses=responses(InvalidInputError, EventNotFoundError, *WRITING),
 )
 async def delete_event(memory: MemoryDep, event_id: UUID) -> None:
     """The event, its words, its embeddings and its place in the queue, at once."""

@@ -11,8 +11,11 @@ from starlette.exceptions import HTTPException
 
 from mnemolite.errors import (
     DatabaseBusyError,
+    DatabaseConflictError,
     DatabaseError,
     DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     InvalidInputError,
     InvalidQueryError,
@@ -41,20 +44,26 @@ _BY_STATUS: Mapping[int, type[MnemoliteError]] = {
     405: MethodNotAllowedError,
     413: PayloadTooLargeError,
 }
-# Every operation can answer with these.
-COMMON: tuple[type[MnemoliteError], ...] = (
-    UnauthorizedError,
-    InvalidInputError,
+# Every operation can answer with the first ones, those that ask the database with the rest.
+COMMON: tuple[type[MnemoliteError], ...] = (UnauthorizedError, MnemoliteError)
+DATABASE: tuple[type[MnemoliteError], ...] = (
     DatabaseError,
     DatabaseUnavailableError,
     DatabaseBusyError,
+    DatabaseTimeoutError,
 )
 WITH_BODY: tuple[type[MnemoliteError], ...] = (
+    InvalidInputError,
     MalformedJsonError,
     UnsupportedMediaTypeError,
     PayloadTooLargeError,
 )
-WRITING: tuple[type[MnemoliteError], ...] = (*WITH_BODY, DatabaseFullError)
+WRITING: tuple[type[MnemoliteError], ...] = (
+    *DATABASE,
+    DatabaseConflictError,
+    DatabaseReadOnlyError,
+    DatabaseFullError,
+)
 
 
 class Fault(BaseModel):
@@ -131,6 +140,11 @@ async def on_validation_error(_: Request, error: Exception) -> JSONResponse:
     return respond(kind(first.detail, field=first.field), faults)
 
 
+def example(value: Any) -> dict[str, Any]:
+    """The ``content`` of a successful answer for OpenAPI."""
+    return {"content": {"application/json": {"example": value}}}
+
+
 def responses(*errors: type[MnemoliteError]) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route for OpenAPI: by status, an example for each code."""
     described: dict[int | str, dict[str, Any]] = {}
@@ -144,6 +158,16 @@ def responses(*errors: type[MnemoliteError]) -> dict[int | str, dict[str, Any]]:
         names = entry["content"][MEDIA_TYPE]["examples"]
         entry["description"] = "Problem: " + ", ".join(f"`{name}`" for name in names)
     return described
+
+
+def move_problems(document: dict[str, Any]) -> None:
+    """Describe problems by their own media type alone: FastAPI puts them under the route's too."""
+    operations = (op for methods in document["paths"].values() for op in methods.values())
+    for response in (answer for op in operations for answer in op["responses"].values()):
+        content = response.get("content", {})
+        if MEDIA_TYPE in content and len(content) > 1:
+            other = next(name for name in content if name != MEDIA_TYPE)
+            content[MEDIA_TYPE]["schema"] = content.pop(other)["schema"]
 
 
 def _kind(pydantic_type: str) -> type[MnemoliteError]:

@@ -1,20 +1,22 @@
 """Routes of the search: by query string, and by a body for filters and vectors."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from mnemolite.api.deps import MemoryDep, StrictJsonRoute, build, parse_where
 from mnemolite.api.events import EXAMPLE_EVENT
-from mnemolite.api.problems import WITH_BODY, responses
+from mnemolite.api.problems import DATABASE, WITH_BODY, example, responses
 from mnemolite.errors import (
     EmbeddingError,
     InvalidFilterError,
+    InvalidInputError,
     InvalidQueryError,
     InvalidTextError,
     InvalidTimestampError,
     InvalidVectorError,
+    MnemoliteError,
     ModelUnavailableError,
 )
 from mnemolite.models import SearchOptions, SearchQuery, SearchResult
@@ -48,19 +50,16 @@ _EXAMPLE_RESULT = {
         "count": 1,
     },
 }
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _EXAMPLE_RESULT}}},
-    **responses(
-        InvalidQueryError,
-        InvalidTextError,
-        InvalidTimestampError,
-        InvalidFilterError,
-        InvalidVectorError,
-        EmbeddingError,
-        ModelUnavailableError,
-        *WITH_BODY,
-    ),
-}
+_ERRORS: tuple[type[MnemoliteError], ...] = (
+    InvalidInputError,
+    InvalidQueryError,
+    InvalidTextError,
+    InvalidTimestampError,
+    InvalidFilterError,
+    EmbeddingError,
+    ModelUnavailableError,
+    *DATABASE,
+)
 _EXAMPLE_QUERY = {
     "q": "When did Caroline go to the support group?",
     "namespace": "conv-26",
@@ -79,14 +78,21 @@ class SearchParams(SearchOptions):
         return build(SearchQuery, self.model_dump() | {"where": parse_where(self.where)})
 
 
-@router.get("", summary="Search", responses=_RESPONSES)
+@router.get("", summary="Search", responses={200: example(_EXAMPLE_RESULT), **responses(*_ERRORS)})
 async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) -> SearchResult:
     """Best first. `meta` says which arms ran, how, and how many events cannot be found by meaning
     yet."""
     return await memory.search(params.query())
 
 
-@router.post("", summary="Search with a body", responses=_RESPONSES)
+@router.post(
+    "",
+    summary="Search with a body",
+    responses={
+        200: example(_EXAMPLE_RESULT),
+        **responses(*_ERRORS, InvalidVectorError, *WITH_BODY),
+    },
+)
 async def search_with_body(
     memory: MemoryDep, query: Annotated[SearchQuery, Body(examples=[_EXAMPLE_QUERY])]
 ) -> SearchResult:

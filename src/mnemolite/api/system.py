@@ -9,11 +9,12 @@ from pydantic import BaseModel
 
 from mnemolite import metrics
 from mnemolite.api.deps import MemoryDep
-from mnemolite.api.problems import responses
+from mnemolite.api.problems import DATABASE, responses
 from mnemolite.errors import ModelUnavailableError
 from mnemolite.models import CountMeta, Health, Namespace, Space, Stats
 
 router = APIRouter(tags=["system"])
+open_router = APIRouter(tags=["system"])  # needs no key
 
 
 class Namespaces(BaseModel):
@@ -106,7 +107,10 @@ _HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/v1/namespaces",
     summary="List namespaces",
-    responses={**responses(), **_example({"data": [_EXAMPLE_NAMESPACE], "meta": {"count": 1}})},
+    responses={
+        **responses(*DATABASE),
+        **_example({"data": [_EXAMPLE_NAMESPACE], "meta": {"count": 1}}),
+    },
 )
 async def list_namespaces(memory: MemoryDep) -> Namespaces:
     """With what each of them holds."""
@@ -117,7 +121,10 @@ async def list_namespaces(memory: MemoryDep) -> Namespaces:
 @router.get(
     "/v1/spaces",
     summary="List embedding spaces",
-    responses={**responses(), **_example({"data": [_EXAMPLE_SPACE], "meta": {"count": 1}})},
+    responses={
+        **responses(*DATABASE),
+        **_example({"data": [_EXAMPLE_SPACE], "meta": {"count": 1}}),
+    },
 )
 async def list_spaces(memory: MemoryDep) -> Spaces:
     """One of them is active: that is the one searched."""
@@ -128,7 +135,7 @@ async def list_spaces(memory: MemoryDep) -> Spaces:
 @router.get(
     "/v1/stats",
     summary="Figures",
-    responses={**responses(ModelUnavailableError), **_example(_EXAMPLE_STATS)},
+    responses={**responses(ModelUnavailableError, *DATABASE), **_example(_EXAMPLE_STATS)},
 )
 async def get_stats(memory: MemoryDep) -> Stats:
     """Events, embeddings, the queue, the cache, the process."""
@@ -143,7 +150,7 @@ async def get_health(memory: MemoryDep, response: Response) -> Health:
     return health
 
 
-@router.get(
+@open_router.get(
     "/health/live",
     summary="Whether the process is up",
     responses=_example({"status": "alive"}),
@@ -168,7 +175,7 @@ async def get_readiness(memory: MemoryDep, response: Response) -> Health:
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
     responses={
-        **responses(ModelUnavailableError),
+        **responses(ModelUnavailableError, *DATABASE),
         200: {"content": {"text/plain": {"example": "mnemolite_queue_pending 0.0\n"}}},
     },
 )

@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from mnemolite import metrics
 from mnemolite.embeddings import Embedder, Kind, ModelInfo, Span, Vectors, check_texts
 from mnemolite.embeddings.cache import VectorCache
 from mnemolite.errors import EmbeddingError
@@ -145,7 +146,8 @@ class BatchingEmbedder:
         running = asyncio.get_running_loop().run_in_executor(
             self._executor, self._embedder.embed, texts, kind
         )
-        await asyncio.wait([running])
+        with metrics.EMBEDDING_SECONDS.labels(kind).time():
+            await asyncio.wait([running])
         return running.exception() or running.result()
 
     def _refuse_the_rest(self) -> None:

@@ -30,7 +30,7 @@ Ids = list[int]
 
 # Texts are padded to a multiple of this, and only texts of one padded length share a batch: the
 # shape of every computation on a text, and so every bit of its vector, follows from the text.
-_LENGTH_STEP = 8
+_LENGTH_STEP = 4
 # Tokens of one run, padding included. Larger runs are not faster and take more memory.
 _BATCH_TOKENS = 1024
 # A query beyond this many characters for each token of the window is not even tokenised.

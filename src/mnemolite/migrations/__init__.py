@@ -1,5 +1,6 @@
 """Bring a database to this program's schema, one process at a time, and never backwards."""
 
+import hashlib
 from pathlib import Path
 
 import psycopg
@@ -7,7 +8,7 @@ import structlog
 from psycopg import sql
 
 from mnemolite.database import translated_errors
-from mnemolite.errors import DatabaseUnsuitableError, SchemaOutdatedError, SchemaTooNewError
+from mnemolite.errors import DatabaseUnsuitableError, SchemaTooNewError
 
 log = structlog.get_logger(__name__)
 
@@ -39,14 +40,12 @@ def upgrade(dsn: str) -> None:
             log.info("schema_upgraded", before=before, after=HEAD)
 
 
-def require_head(connection: "psycopg.Connection[tuple[object, ...]]") -> None:
-    """Refuse a database whose schema is not this program's."""
-    current = current_revision(connection)
-    if current != HEAD:
-        raise SchemaOutdatedError(
-            f"The database has schema {current or 'none'}, this program needs {HEAD}.",
-            remedy="Run `mnemolite db upgrade`.",
-        )
+def schema_digest() -> str:
+    """SHA-256, in hexadecimal, of all migrations: what a database's layout depends on."""
+    digest = hashlib.sha256()
+    for path in sorted(_VERSIONS.glob("[0-9]*.sql")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def current_revision(connection: "psycopg.Connection[tuple[object, ...]]") -> str | None:

@@ -1,5 +1,5 @@
 -- name: vector_exact
-SELECT v.event_id AS id, v.timestamp, min(v.embedding <=> %(vector)s) AS distance
+SELECT v.event_id::text AS id, v.timestamp::text AS timestamp, min(v.embedding <=> %(vector)s) AS distance
 FROM {table} v {join}
 WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
   AND {where}
@@ -8,7 +8,7 @@ ORDER BY distance, v.event_id
 LIMIT %(depth)s
 
 -- name: vector_hnsw
-SELECT near.id, near.timestamp, min(near.embedding <=> %(vector)s) AS distance
+SELECT near.id::text AS id, near.timestamp::text AS timestamp, min(near.embedding <=> %(vector)s) AS distance
 FROM (
     SELECT v.event_id AS id, v.timestamp, v.embedding
     FROM {table} v {join}
@@ -38,7 +38,7 @@ SELECT EXISTS (
     SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid) AS ready
 
 -- name: text
-SELECT id, timestamp, {score} AS score
+SELECT matching.id::text AS id, matching.timestamp::text AS timestamp, {score} AS score
 FROM (
     SELECT e.id, e.timestamp, e.lexemes,
         %(k1)s::float8 * (1 - %(b)s::float8 + %(b)s::float8 * e.words / %(average_words)s::float8)
@@ -47,7 +47,7 @@ FROM (
     WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
       AND e.lexemes @@ %(words)s::text::tsquery AND {where}
     LIMIT %(most)s) AS matching
-ORDER BY score DESC, id
+ORDER BY score DESC, matching.id
 LIMIT %(depth)s
 
 -- name: term_score

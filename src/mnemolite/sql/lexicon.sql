@@ -28,7 +28,11 @@ totals AS (
 SELECT count(*) AS events FROM taken
 
 -- name: question
-SELECT n.language::text AS language, coalesce(t.documents, 0) AS documents,
+SELECT n.language::text AS language, (
+        SELECT count(*) FROM (
+            SELECT FROM embedding_queue q
+            WHERE q.space = %(space)s AND q.namespace = n.name LIMIT %(pending_limit)s) AS bounded
+    ) AS pending, coalesce(t.documents, 0) AS documents,
     coalesce(t.words, 0) AS words,
     coalesce((
         SELECT jsonb_object_agg(asked, coalesce(l.documents, 0))

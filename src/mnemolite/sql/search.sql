@@ -1,32 +1,41 @@
--- name: neighbours
-SELECT found.id, before.ids AS before, before.timestamps AS before_timestamps,
-    after.ids AS after, after.timestamps AS after_timestamps
-FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
-JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
-CROSS JOIN LATERAL (
-    SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-    FROM (
-        SELECT id, timestamp FROM events
-        WHERE namespace = %(namespace)s AND session = e.session
-          AND (timestamp, id) < (e.timestamp, e.id)
-        ORDER BY timestamp DESC, id DESC LIMIT 2) AS n) AS before
-CROSS JOIN LATERAL (
-    SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-    FROM (
-        SELECT id, timestamp FROM events
-        WHERE namespace = %(namespace)s AND session = e.session
-          AND (timestamp, id) > (e.timestamp, e.id)
-        ORDER BY timestamp, id LIMIT 2) AS n) AS after
-WHERE e.session IS NOT NULL
-
 -- name: pool
-SELECT e.id, e.timestamp, e.words, {passes} AS passes,
-    ARRAY[{frequencies}]::integer[] AS frequencies,
-    %(asked)s::text[] && tsvector_to_array(to_tsvector(e.language, event_speaker(e.content)))
-        AS named,
-    {distance} AS distance
-FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
-JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
+WITH found AS MATERIALIZED (
+    SELECT e.id, e.timestamp, e.session
+    FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS f (id, timestamp)
+    JOIN events e ON (e.id, e.timestamp, e.namespace) = (f.id, f.timestamp, %(namespace)s)),
+near AS MATERIALIZED (
+    SELECT found.id, found.timestamp, before.ids AS before, before.timestamps AS before_timestamps,
+        after.ids AS after, after.timestamps AS after_timestamps
+    FROM found
+    CROSS JOIN LATERAL (
+        SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
+        FROM (
+            SELECT id, timestamp FROM events
+            WHERE namespace = %(namespace)s AND session = found.session
+              AND (timestamp, id) < (found.timestamp, found.id)
+            ORDER BY timestamp DESC, id DESC LIMIT 2) AS n) AS before
+    CROSS JOIN LATERAL (
+        SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
+        FROM (
+            SELECT id, timestamp FROM events
+            WHERE namespace = %(namespace)s AND session = found.session
+              AND (timestamp, id) > (found.timestamp, found.id)
+            ORDER BY timestamp, id LIMIT 2) AS n) AS after),
+members AS (
+    SELECT DISTINCT ON (id) id, timestamp, before, after
+    FROM (
+        SELECT 0 AS place, id, timestamp, before, after FROM near
+        UNION ALL SELECT 1, before[1], before_timestamps[1], NULL, NULL FROM near
+        WHERE before IS NOT NULL
+        UNION ALL SELECT 1, after[1], after_timestamps[1], NULL, NULL FROM near
+        WHERE after IS NOT NULL) AS everybody
+    ORDER BY id, place)
+SELECT e.id::text AS id, e.timestamp::text AS timestamp, e.words, {passes} AS passes,
+    event_speaker(e.content) AS speaker, members.before::text[] AS before, members.after::text[] AS after,
+    ARRAY[{frequencies}]::integer[] AS frequencies, {distance} AS distance
+FROM members
+JOIN events e ON (e.id, e.timestamp, e.namespace)
+    = (members.id, members.timestamp, %(namespace)s)
 
 -- name: distance
 (SELECT min(v.embedding <=> %(vector)s) FROM {table} v
@@ -48,7 +57,7 @@ SELECT e.id, e.namespace, e.session, e.timestamp, e.created_at, e.content, e.met
         WHERE s.status = 'active' AND (q.event_id, q.timestamp, q.namespace)
             = (e.id, e.timestamp, e.namespace)) AS pending,
     {passage} AS passage
-FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
+FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS found (id, timestamp)
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
 
 -- name: passage
@@ -58,8 +67,3 @@ JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, 
 
 -- name: no_passage
 NULL::integer[]
-
--- name: pending
-SELECT count(*) AS pending FROM (
-    SELECT FROM embedding_queue
-    WHERE space = %(space)s AND namespace = %(namespace)s LIMIT %(limit)s) AS bounded

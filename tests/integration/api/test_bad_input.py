@@ -212,13 +212,20 @@ async def test_bad_batches(client: AsyncClient) -> None:
 
 
 async def test_a_text_too_long_to_be_searched(client: AsyncClient) -> None:
-    response = await client.post("/v1/events", json={"content": "x" * 300_000})
+    response = await client.post("/v1/events", json={"content": "x" * 1_100_000})
     check(response, 413, "payload_too_large", "content")
-    response = await client.post("/v1/events/batch", json=[GOOD, {"content": "é" * 140_000}])
+    response = await client.post("/v1/events/batch", json=[GOOD, {"content": "é" * 600_000}])
     check(response, 413, "payload_too_large", "events[1].content")
-    unique = " ".join(f"w{number:x}@e.co" for number in range(21_000))
-    response = await client.post("/v1/events", json={"content": unique})
+    prose = "All happy families are alike, each unhappy one in its own way. " * 15_000
+    response = await client.post("/v1/events", json={"content": prose})
     assert response.status_code == 201, response.text
+
+
+async def test_a_text_of_more_words_than_an_index_row_holds(client: AsyncClient) -> None:
+    unique = " ".join(f"w{number:x}@example.co" for number in range(50_000))
+    response = await client.post("/v1/events", json={"content": unique})
+    check(response, 413, "payload_too_large")
+    assert (await client.get("/v1/events")).json()["data"] == []
 
 
 async def test_a_body_that_is_too_large(client: AsyncClient) -> None:

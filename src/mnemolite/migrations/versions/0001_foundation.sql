@@ -54,12 +54,15 @@ RETURN coalesce(
     CASE WHEN jsonb_typeof(content -> 'role') = 'string' THEN nullif(content ->> 'role', '') END,
     CASE WHEN jsonb_typeof(content -> 'name') = 'string' THEN nullif(content ->> 'name', '') END);
 
--- Names that end in symbols, exactly as they stand: "C++", "F#".
+-- What the parser takes for blanks, exactly as it stands: names that end in symbols ("C++", "F#"),
+-- and pictures.
 CREATE FUNCTION symbol_lexemes(text text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN array_to_tsvector(ARRAY(
     SELECT DISTINCT lower(symbol[1])
-    FROM regexp_matches(text, '(?<![[:alnum:]])([[:alnum:]]{1,20}(?:\+\+|#))', 'g') AS symbol));
+    FROM regexp_matches(text,
+        '((?<![[:alnum:]])[[:alnum:]]{1,20}(?:\+\+|#)|[\u2600-\u27BF\U0001F300-\U0001FAFF])', 'g')
+        AS symbol));
 
 -- The pairs of neighbouring characters of scripts that put no spaces between words.
 CREATE FUNCTION pair_lexemes(text text) RETURNS tsvector
@@ -74,7 +77,8 @@ RETURN array_to_tsvector(ARRAY(
 CREATE FUNCTION text_lexemes(language regconfig, text text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN to_tsvector(language, text)
-    || CASE WHEN text ~ '[[:alnum:]](\+\+|#)' THEN symbol_lexemes(text) ELSE ''::tsvector END
+    || CASE WHEN text ~ '[[:alnum:]](\+\+|#)|[\u2600-\u27BF\U0001F300-\U0001FAFF]'
+        THEN symbol_lexemes(text) ELSE ''::tsvector END
     || CASE WHEN text ~ '[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]' THEN pair_lexemes(text)
         ELSE ''::tsvector END;
 
@@ -136,8 +140,8 @@ CREATE TABLE events (
     content jsonb NOT NULL CHECK (jsonb_typeof(content) = 'object'),
     metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     language regconfig NOT NULL,
-    -- The words of a longer text might not fit into a tsvector, which holds 1 MiB.
-    text text NOT NULL CHECK (octet_length(text) <= 262144),
+    -- The words of a longer text would hardly fit into a tsvector, which holds 1 MiB.
+    text text NOT NULL CHECK (octet_length(text) <= 1048576),
     lexemes tsvector GENERATED ALWAYS AS (
         event_lexemes(language, text, content, timestamp)) STORED,
     words integer GENERATED ALWAYS AS (

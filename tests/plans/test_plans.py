@@ -1,0 +1,239 @@
+"""EXPLAIN guards: the hot paths use their indexes, as the server itself reports while they run.
+
+The real calls are made; PostgreSQL's auto_explain sends the plan of each statement back to the
+connection that ran it, those inside triggers included.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.errors import Diagnostic
+
+from mnemolite.memory import Memory
+from mnemolite.models import EventQuery, NewEvent, SearchQuery
+from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings
+from mnemolite.worker import Worker
+from tests.conftest import _fresh_database
+
+EVENTS = 20_000
+NAMESPACES = 20
+START = datetime(2024, 1, 1, tzinfo=UTC)
+# Each namespace gets a thousand events of fifty sessions, a minute apart.
+FILL = """
+    INSERT INTO events (namespace, session, timestamp, content, metadata)
+    SELECT 'n' || n % 20, 's' || n / 20 % 50, '2024-01-01Z'::timestamptz + n * interval '1 minute',
+        jsonb_build_object('text', format('turn %s speaks of topic%s and of needle%s', n, n % 97,
+            n / 10)), jsonb_build_object('n', n)
+    FROM generate_series(0, 19999) AS n"""
+
+
+@pytest.fixture(scope="module")
+def filled_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    yield from _fresh_database(server_dsn, template)
+
+
+@pytest.fixture(scope="module")
+def settings(filled_dsn: str) -> Settings:
+    watched = make_conninfo(
+        filled_dsn,
+        options="-csession_preload_libraries=auto_explain -cauto_explain.log_min_duration=0 "
+        "-cauto_explain.log_nested_statements=on -cauto_explain.log_format=json "
+        "-cclient_min_messages=log",
+    )
+    return Settings(
+        database=DatabaseSettings(url=watched, pool_size=4),
+        embedding=EmbeddingSettings(mode="mock", dimension=16),
+    )
+
+
+@pytest.fixture(scope="module")
+async def filled(settings: Settings, filled_dsn: str) -> AsyncIterator[Memory]:
+    """Twenty thousand events: three quarters embedded, the rest in the queue."""
+    try:
+        with psycopg.connect(str(settings.database.url)):
+            pass
+    except psycopg.Error as error:
+        pytest.skip(f"the server has no auto_explain for us: {error}")
+    async with Memory.open(settings) as memory:
+        with psycopg.connect(filled_dsn, autocommit=True) as connection:
+            connection.execute(FILL)
+            connection.execute("DELETE FROM embedding_queue")
+            await Worker(memory).drain()  # counts words
+            connection.execute(
+                f"INSERT INTO {memory.space.table} SELECT id, timestamp, 0, namespace, 0, 1, "
+                "array_fill(random()::float4, ARRAY[16])::vector FROM events "
+                "WHERE (metadata -> 'n')::integer % 4 > 0".encode()
+            )
+            connection.execute(
+                "INSERT INTO embedding_queue (space, event_id, timestamp, namespace) "
+                "SELECT %s, id, timestamp, namespace FROM events "
+                "WHERE (metadata -> 'n')::integer %% 4 = 0",
+                [memory.space.id],
+            )
+            connection.execute("VACUUM ANALYZE")
+        yield memory
+
+
+class Plans:
+    """What the server did, scan by scan."""
+
+    def __init__(self) -> None:
+        self.scans: list[tuple[str, str, str]] = []  # kind, table, index
+
+    def read(self, notice: Diagnostic) -> None:
+        _, found, plan = (notice.message_primary or "").partition("plan:\n")
+        if found:
+            self._walk(json.loads(plan)["Plan"])
+
+    def _walk(self, node: Mapping[str, Any]) -> None:
+        if "Scan" in node["Node Type"]:
+            table, index = node.get("Relation Name", ""), node.get("Index Name", "")
+            self.scans.append((node["Node Type"], table, index))
+        for inner in node.get("Plans", ()):
+            self._walk(inner)
+
+    def reads(self, table: str) -> bool:
+        return any(table == read for _, read, _ in self.scans)
+
+    def used(self, index: str) -> bool:
+        return any(index == used for _, _, used in self.scans)
+
+    def whole_tables(self) -> set[str]:
+        return {table for kind, table, _ in self.scans if kind == "Seq Scan"}
+
+
+@pytest.fixture
+async def plans(filled: Memory) -> AsyncIterator[Plans]:
+    """The plans of everything that the test makes the memory do."""
+    heard = Plans()
+    async with AsyncExitStack() as stack:
+        taken = [
+            await stack.enter_async_context(filled.database.connection())
+            for _ in range(filled.settings.database.pool_size)
+        ]
+        for connection in taken:
+            connection.add_notice_handler(heard.read)
+    yield heard
+    for connection in taken:
+        connection.remove_notice_handler(heard.read)
+
+
+LARGE = {"events", "embedding_queue"}
+
+
+async def some_event(memory: Memory) -> Any:
+    page = await memory.list_events(EventQuery(namespace="n3", limit=1))
+    return page.data[0]
+
+
+async def test_the_guard_itself_sees_a_whole_table_being_read(filled: Memory, plans: Plans) -> None:
+    async with filled.database.connection() as connection:
+        await connection.execute("SELECT count(*) FROM events WHERE text LIKE '%x'")
+    assert plans.whole_tables() == {"events"}
+
+
+async def test_an_event_is_found_by_its_id(filled: Memory, plans: Plans) -> None:
+    event = await some_event(filled)
+    plans.scans.clear()
+    await filled.get(event.id)
+    assert plans.used("events_pkey")
+    assert not plans.whole_tables() & LARGE
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({}, "events_time_idx"),
+        ({"order": "oldest"}, "events_time_idx"),
+        ({"since": START + timedelta(days=5), "until": START + timedelta(days=6)},
+         "events_time_idx"),
+        ({"session": "s7"}, "events_session_idx"),
+        ({"session": "s7", "order": "oldest"}, "events_session_idx"),
+        ({"where": {"n": {"$gt": 10}}}, "events_time_idx"),
+    ],
+)  # fmt: skip
+async def test_a_page_of_events(
+    filled: Memory, plans: Plans, query: dict[str, Any], index: str
+) -> None:
+    page = await filled.list_events(EventQuery(namespace="n3", limit=10, **query))
+    assert page.data
+    assert plans.used(index)
+    assert not plans.whole_tables() & LARGE
+    if page.meta.next_cursor:
+        plans.scans.clear()
+        query = query | {"cursor": page.meta.next_cursor}
+        assert (await filled.list_events(EventQuery(namespace="n3", limit=10, **query))).data
+        assert plans.used(index)
+
+
+async def test_a_batch_is_claimed_from_the_queue(filled: Memory, plans: Plans) -> None:
+    async with filled.spaces.claim(filled.space, 64) as claim:
+        assert len(claim.events) == 64
+    assert plans.used("embedding_queue_due_idx")
+    assert plans.used("events_pkey")
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_embedding_a_batch(filled: Memory, plans: Plans) -> None:
+    assert await Worker(filled).embed_batch() == 64
+    assert plans.used("embedding_queue_pkey")
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_storing_events(filled: Memory, plans: Plans) -> None:
+    await filled.add_many([NewEvent(content={"text": f"new {n}"}) for n in range(100)])
+    assert plans.reads("embedding_spaces"), "the trigger's own statements are seen"
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_pending_events_are_counted_for_one_namespace(filled: Memory, plans: Plans) -> None:
+    result = await filled.search(SearchQuery(q="needle1500", namespace="n4", mode="text"))
+    assert result.meta.pending > 0
+    assert plans.reads("embedding_queue")
+    assert "embedding_queue" not in plans.whole_tables()
+
+
+async def test_waiting_for_an_embedding(filled: Memory, plans: Plans) -> None:
+    event = await some_event(filled)
+    plans.scans.clear()
+    await filled.spaces.pending_of_ids(filled.space, [event.id])
+    assert plans.used("embedding_queue_pkey")
+
+
+async def test_words_are_looked_up_in_their_index(filled: Memory, plans: Plans) -> None:
+    query = SearchQuery(q="needle1500", namespace="n4", mode="text")
+    result = await filled.search(query)
+    assert "needle1500" in result.data[0].text
+    assert plans.used("events_lexemes_idx")
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_a_hybrid_search_never_reads_all_events(filled: Memory, plans: Plans) -> None:
+    query = SearchQuery(q="needle1500", namespace="n4", session="s0", where={"n": {"$lt": 5000}})
+    await filled.search(query)
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_a_delete_and_its_trigger(filled: Memory, plans: Plans) -> None:
+    event = await some_event(filled)
+    plans.scans.clear()
+    await filled.delete(event.id)
+    assert plans.used("events_pkey")
+    assert plans.used("embedding_queue_pkey") or plans.used("embedding_queue_namespace_idx")
+    vectors = filled.space.table
+    assert plans.used(f"{vectors}_pkey") or plans.used(f"{vectors}_time_idx")
+    assert not plans.whole_tables() & (LARGE | {vectors})
+
+
+async def test_metadata_is_merged(filled: Memory, plans: Plans) -> None:
+    event = await some_event(filled)
+    plans.scans.clear()
+    await filled.merge_metadata(event.id, {"k": 1})
+    assert plans.used("events_pkey")
+    assert not plans.whole_tables() & LARGE
