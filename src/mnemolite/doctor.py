@@ -1,16 +1,19 @@
 """The doctor: what is installed, what is wrong, and what to do about it, check by check."""
 
+import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from mnemolite.errors import MnemoliteError
-from mnemolite.local_postgres import default_data_dir
+from mnemolite.local_postgres import default_data_dir, open_local_postgres
 from mnemolite.memory import VERSION, Memory
+from mnemolite.migrations import HEAD, inspect
 from mnemolite.settings import Settings
 
 Status = Literal["ok", "note", "wrong"]
@@ -40,6 +43,10 @@ async def examine(settings: Settings) -> list[Finding]:
     if findings[-1].status != "ok":
         return findings
     try:
+        schema = await asyncio.to_thread(_schema, settings)
+        findings.append(schema)
+        if schema.status != "ok":
+            return findings
         async with Memory.open(settings) as memory:
             findings += [await check(memory) for check in _CHECKS]
     except MnemoliteError as error:
@@ -67,6 +74,22 @@ def _place(settings: Settings) -> Finding:
             "database", "note", f"{data_dir} does not exist yet", "`mnemolite serve` creates it."
         )
     return Finding("database", "ok", f"a private PostgreSQL in {data_dir}")
+
+
+def _schema(settings: Settings) -> Finding:
+    """Looked at before the memory is opened, which would bring it up to date."""
+    with ExitStack() as stack:
+        dsn = settings.database.url
+        if dsn is None:
+            data_dir = settings.database.data_dir or default_data_dir()
+            local = open_local_postgres(data_dir, database=settings.database.name)
+            dsn = stack.enter_context(local).dsn()
+        revision = inspect(dsn)
+    if revision != HEAD:
+        said = f"schema {revision}" if revision else "no schema yet"
+        remedy = f"`mnemolite db upgrade` (or `serve`) makes schema {HEAD}."
+        return Finding("schema", "note", said, remedy)
+    return Finding("schema", "ok", f"schema {revision}")
 
 
 async def _server(memory: Memory) -> Finding:

@@ -250,17 +250,29 @@ def _parse_pair(pair: str) -> tuple[str, str]:
 
 
 def _put(fields: dict[str, Any], target: str, *, value: Any) -> None:
-    """Set ``content.text`` and the like; a whole ``content`` or ``metadata`` is merged in."""
+    """Set ``content.text`` and the like; a whole ``content`` or ``metadata`` is merged in.
+
+    Raises ValueError when two keys go to one place: one of them would be lost.
+    """
     if target == "content" and isinstance(value, str):
         target = "content.text"  # what a string means as content; a speaker beside it stays
+    elif target == "content" and isinstance(value, list):
+        target = "content.content"  # a message of several parts
     root, _, rest = target.partition(".")
     if root not in _ROOTS:
-        fields[root] = value
-    elif rest:
-        place = fields.setdefault(root, {})
-        if isinstance(place, dict):
-            place[rest] = value
-    elif isinstance(value, dict) and isinstance(fields.get(root), dict):
-        fields[root] |= value
+        _put_one(fields, root, value=value)
+        return
+    place = fields.setdefault(root, {})
+    if rest and isinstance(place, dict):
+        _put_one(place, rest, value=value)
+    elif isinstance(value, dict) and isinstance(place, dict):
+        for key, inner in value.items():
+            _put_one(place, key, value=inner)
     else:
-        fields[root] = dict(value) if isinstance(value, dict) else value
+        fields[root] = value
+
+
+def _put_one(place: dict[str, Any], key: str, *, value: Any) -> None:
+    if key in place:
+        raise ValueError(f"two keys go to {key!r}: name a place for one of them with --map")
+    place[key] = value

@@ -208,9 +208,11 @@ class Memory:
 
     async def _check_database(self) -> Check:
         try:
-            await self.spaces.active()
+            active = await self.spaces.active()
         except MnemoliteError as error:
             return Check(ok=False, detail=str(error))
+        if self._space is not None and (active is None or active.id != self._space.id):
+            return Check(ok=False, detail="another process changed the model: restart this one")
         return Check(ok=True, detail="answers")
 
     def _check_model(self) -> Check:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from mnemolite.database import Connection, Database
 from mnemolite.embeddings import ModelInfo
-from mnemolite.errors import ModelMismatchError
+from mnemolite.errors import ModelMismatchError, ModelUnavailableError
 from mnemolite.models import QueueState, Space
 from mnemolite.sql import load
 
@@ -213,6 +213,13 @@ async def _has_events(connection: Connection) -> bool:
 
 
 async def _create(connection: Connection, info: ModelInfo) -> Space:
+    if info.dimension > MAX_DIMENSION:
+        raise ModelUnavailableError(
+            f"{info.model!r} has {info.dimension:,} dimensions; at most {MAX_DIMENSION:,} can be "
+            "indexed.",
+            field="EMBEDDING_MODEL",
+            remedy="Choose a smaller model.",
+        )
     identity = {name: getattr(info, name) for name in _IDENTITY} | {"digest": info.digest}
     row = await (await connection.execute(_queries["create"], identity)).fetchone()
     space = Space.model_validate(row)

@@ -86,7 +86,7 @@ def running_server(
 
 
 def run(
-    *arguments: str, cwd: Path, variables: Mapping[str, str], **options: Any
+    *arguments: str, cwd: Path, variables: Mapping[str, str], timeout: float = 180, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
@@ -95,7 +95,7 @@ def run(
         cwd=cwd,
         text=True,
         capture_output=True,
-        timeout=180,
+        timeout=timeout,
         check=False,
         **options,
     )

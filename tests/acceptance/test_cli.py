@@ -233,7 +233,6 @@ def test_the_doctor_finds_nothing_in_a_new_place_and_makes_nothing(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(reason="opening a memory migrates the database, also for the doctor")
 def test_the_doctor_of_an_empty_database_makes_nothing(empty_dsn: str, tmp_path: Path) -> None:
     run("doctor", cwd=tmp_path, variables={"DATABASE_URL": empty_dsn, "EMBEDDING_MODE": "mock"})
     with psycopg.connect(empty_dsn) as connection:

@@ -40,6 +40,13 @@ def upgrade(dsn: str) -> None:
             log.info("schema_upgraded", before=before, after=HEAD)
 
 
+def inspect(dsn: str) -> str | None:
+    """The revision of a database whose server has what MnemoLite needs; changes nothing."""
+    with translated_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+        check_server(connection)
+        return current_revision(connection)
+
+
 def schema_digest() -> str:
     """SHA-256, in hexadecimal, of all migrations: what a database's layout depends on."""
     digest = hashlib.sha256()
