@@ -148,7 +148,7 @@ class WorkerSettings(_Group):
 
     in_server: bool = _env("MNEMO_WORKER_IN_SERVER", True, "Whether `serve` embeds by itself.")
     batch_size: int = _env(
-        "MNEMO_WORKER_BATCH_SIZE", 64, "Events claimed and embedded at a time.", ge=1, le=1000
+        "MNEMO_WORKER_BATCH_SIZE", 512, "Events claimed and embedded at a time.", ge=1, le=1000
     )
     poll_seconds: float = _env(
         "MNEMO_WORKER_POLL_SECONDS",

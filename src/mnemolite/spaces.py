@@ -145,29 +145,22 @@ class Claim:
         self.events = events
 
     async def store(self, passages: Sequence[EmbeddedPassage]) -> None:
-        """Write the vectors."""
+        """Write the vectors, in place of those that the events may have."""
         if not passages:
             return
-        parameters = {
-            "event_ids": [passage.event.event_id for passage in passages],
-            "timestamps": [passage.event.timestamp for passage in passages],
-            "passages": [passage.passage for passage in passages],
-            "namespaces": [passage.event.namespace for passage in passages],
-            "starts": [passage.span[0] for passage in passages],
-            "ends": [passage.span[1] for passage in passages],
-            "embeddings": [Vector(passage.vector) for passage in passages],
-        }
-        statement = _queries["store"].format(table=sql.Identifier(self._space.table))
-        await self._connection.execute(statement, parameters)
+        table = sql.Identifier(self._space.table)
+        keys = _keys([passage.event for passage in passages])
+        await self._connection.execute(_queries["clear"].format(table=table), keys)
+        # Binary COPY: as text, a vector takes longer to write and read than to look up.
+        cursor = self._connection.cursor()
+        async with cursor.copy(_queries["store"].format(table=table)) as copy:
+            copy.set_types(_PASSAGE_TYPES)
+            for passage in passages:
+                await copy.write_row(_as_row(passage))
 
     async def finish(self, events: Sequence[PendingEvent]) -> None:
         """Take the events off the queue."""
-        parameters = {
-            "space": self._space.id,
-            "event_ids": [event.event_id for event in events],
-            "timestamps": [event.timestamp for event in events],
-            "namespaces": [event.namespace for event in events],
-        }
+        parameters = {"space": self._space.id, **_keys(events)}
         await self._connection.execute(_queries["finish"], parameters)
 
     async def fail(
@@ -185,6 +178,23 @@ class Claim:
         }
         row = await (await self._connection.execute(_queries["fail"], parameters)).fetchone()
         return bool(row and row["parked"])
+
+
+_PASSAGE_TYPES = ("uuid", "timestamptz", "int2", "text", "int4", "int4", "vector")
+
+
+def _as_row(passage: EmbeddedPassage) -> tuple[object, ...]:
+    event = passage.event
+    key = event.event_id, event.timestamp, passage.passage, event.namespace
+    return *key, *passage.span, Vector(passage.vector)
+
+
+def _keys(events: Sequence[PendingEvent]) -> dict[str, object]:
+    return {
+        "event_ids": [event.event_id for event in events],
+        "timestamps": [event.timestamp for event in events],
+        "namespaces": [event.namespace for event in events],
+    }
 
 
 async def _active(connection: Connection) -> Space | None:

@@ -65,11 +65,15 @@ SELECT due.event_id, due.timestamp, due.namespace, due.attempts, e.text,
 FROM due
 LEFT JOIN events e ON (e.id, e.timestamp, e.namespace) = (due.event_id, due.timestamp, due.namespace)
 
+-- name: clear
+DELETE FROM {table} v
+USING unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
+    AS stale (event_id, timestamp, namespace)
+WHERE (v.event_id, v.timestamp, v.namespace) = (stale.event_id, stale.timestamp, stale.namespace)
+
 -- name: store
-INSERT INTO {table} (event_id, timestamp, passage, namespace, char_start, char_end, embedding)
-SELECT * FROM unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(passages)s::smallint[],
-    %(namespaces)s::text[], %(starts)s::integer[], %(ends)s::integer[], %(embeddings)s::vector[])
-ON CONFLICT DO NOTHING
+COPY {table} (event_id, timestamp, passage, namespace, char_start, char_end, embedding)
+FROM STDIN (FORMAT BINARY)
 
 -- name: finish
 DELETE FROM embedding_queue q
