@@ -70,7 +70,7 @@ def settings(dsn: str) -> Settings:
     return Settings(
         database=DatabaseSettings(url=dsn, pool_size=6),
         embedding=EmbeddingSettings(mode="mock", dimension=16),
-        worker=WorkerSettings(poll_seconds=0.1, retry_seconds=0.05, max_attempts=2),
+        worker=WorkerSettings(batch_size=64, poll_seconds=0.1, retry_seconds=0.05, max_attempts=2),
     )
 
 

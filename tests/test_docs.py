@@ -299,5 +299,9 @@ def test_the_examples_of_the_command_line_run(
 
     line = b'{"scope": "chat", "ts": "2024-07-12T18:30:00Z", "doc_id": "D1:3", "text": "Hello."}'
     (folder / "chat.jsonl.gz").write_bytes(gzip.compress(line))
+    document = b'{"doc_id": "d", "text": "Ada likes tea."}'
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(document))
+    question = b'{"text": "Who likes tea?", "relevant": {"d": 1}}'
+    (folder / "queries.jsonl.gz").write_bytes(gzip.compress(question))
     done = run_block(["bash", "-euc"], example, folder=folder, url=server.url)
     assert done.returncode == 0, done.stderr

@@ -110,8 +110,14 @@ def read_questions(path: Path, categories: Sequence[str] = ()) -> list[Question]
 
 
 def scratch_name(corpus: Path, settings: Settings) -> str:
-    """The scratch database of a corpus, named after all that its contents depend on."""
-    digest = hashlib.sha256(corpus.read_bytes())
+    """The scratch database of a corpus, named after all that its contents depend on.
+
+    Raises InvalidFileError when the corpus cannot be read.
+    """
+    try:
+        digest = hashlib.sha256(corpus.read_bytes())
+    except OSError as error:
+        raise InvalidFileError(f"{corpus}: {error.strerror}.", field="corpus") from error
     digest.update(settings.embedding.model_dump_json().encode())
     digest.update(settings.search.default_language.encode())
     digest.update(schema_digest().encode())

@@ -17,7 +17,7 @@ from psycopg.errors import Diagnostic
 
 from mnemolite.memory import Memory
 from mnemolite.models import EventQuery, NewEvent, SearchQuery
-from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings
+from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
 from mnemolite.worker import Worker
 from tests.conftest import _fresh_database
 
@@ -47,6 +47,7 @@ def settings(filled_dsn: str) -> Settings:
         "-cclient_min_messages=log",
     )
     return Settings(
+        worker=WorkerSettings(batch_size=64),
         database=DatabaseSettings(url=watched, pool_size=4),
         embedding=EmbeddingSettings(mode="mock", dimension=16),
     )
@@ -181,7 +182,8 @@ async def test_a_batch_is_claimed_from_the_queue(filled: Memory, plans: Plans) -
 
 
 async def test_embedding_a_batch(filled: Memory, plans: Plans) -> None:
-    assert await Worker(filled).embed_batch() == 64
+    batch = filled.settings.worker.batch_size
+    assert await Worker(filled).embed_batch() == batch
     assert plans.used("embedding_queue_pkey")
     assert not plans.whole_tables() & LARGE
 

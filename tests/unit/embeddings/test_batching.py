@@ -86,7 +86,7 @@ async def test_a_text_in_flight_is_not_computed_again(
 
 async def test_queries_overtake_documents(front: BatchingEmbedder, gated: GatedEmbedder) -> None:
     documents = asyncio.create_task(
-        front.embed_documents(["long " * 700 + str(n) for n in range(5)])
+        front.embed_documents(["long " * 1500 + str(n) for n in range(5)])
     )
     await _until_called(gated)
     query = asyncio.create_task(front.embed_query("urgent"))
