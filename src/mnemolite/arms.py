@@ -70,6 +70,11 @@ class SearchJob:
         query, question = self.query, self.question
         return bool(query.where or query.session or question.phrases or question.excluded)
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether only a part of the namespace can match; the lexicon knows the size of all."""
+        return self.looks_at_events or bool(self.query.since or self.query.until)
+
     def conditions(self) -> sql.Composable:
         """What a hit must fulfil beside namespace and time, said of the events ``e``."""
         conditions = [parse(self.query.where).to_sql("e")]
@@ -124,15 +129,17 @@ class Arms:
             cursor = await connection.execute(_queries["index_ready"], {"index": space.hnsw_index})
             if not (await cursor.fetchone() or {}).get("ready"):
                 return Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
-            statement = _queries["estimate"].format(where=job.conditions())
-            parameters = job.parameters | {"limit": _EXACT_ROWS + 1}
-            cursor = await connection.execute(statement, parameters)
-            rows = (await cursor.fetchone() or {}).get("rows", 0)
+            rows = job.question.documents
+            if job.is_filtered:
+                statement = _queries["estimate"].format(where=job.conditions())
+                parameters = job.parameters | {"limit": _EXACT_ROWS + 1}
+                cursor = await connection.execute(statement, parameters)
+                rows = (await cursor.fetchone() or {}).get("rows", 0)
         many = rows > _EXACT_ROWS
         return Plan(
             vector="hnsw" if many else "exact",
-            estimated_rows=min(rows, _EXACT_ROWS),
-            estimate_is_lower_bound=many,
+            estimated_rows=min(rows, _EXACT_ROWS) if job.is_filtered else rows,
+            estimate_is_lower_bound=many and job.is_filtered,
         )
 
     async def text(self, job: SearchJob) -> ArmResult:

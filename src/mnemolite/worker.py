@@ -54,8 +54,12 @@ class Worker:
                 group.create_task(self._drain())
 
     async def _drain(self) -> None:
-        while await self.embed_batch() or await self._memory.lexicon.count():
+        while await self._work():
             pass
+
+    async def _work(self) -> int:
+        """One batch of each kind, so that a long queue of one never starves the other."""
+        return await self.embed_batch() + await self._memory.lexicon.count()
 
     async def embed_batch(self) -> int:
         """Embed one batch; the number of events taken off the queue or put back for later."""
@@ -71,7 +75,7 @@ class Worker:
     async def _work_or_wait(self) -> None:
         self._awake.clear()
         try:
-            if await self.embed_batch() or await self._memory.lexicon.count():
+            if await self._work():
                 return
             await self._index_when_due()
         except MnemoliteError as error:
