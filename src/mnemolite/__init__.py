@@ -1,5 +1,6 @@
 """MnemoLite: a long-term memory for LLM agents on PostgreSQL alone."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mnemolite.errors import MnemoliteError
@@ -8,6 +9,7 @@ from mnemolite.settings import Settings
 
 if TYPE_CHECKING:
     from mnemolite.memory import Memory
+    from mnemolite.worker import running_worker
 
 __version__ = "0.1.0"
 
@@ -21,13 +23,13 @@ __all__ = [
     "SearchQuery",
     "SearchResult",
     "Settings",
+    "running_worker",
 ]
+_LAZY = {"Memory": "mnemolite.memory", "running_worker": "mnemolite.worker"}
 
 
 def __getattr__(name: str) -> object:
-    """Import Memory at its first use: it brings the database and the model's libraries along."""
-    if name != "Memory":
+    """Import at first use what brings the database and the model's libraries along."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mnemolite.memory import Memory
-
-    return Memory
+    return getattr(import_module(_LAZY[name]), name)
