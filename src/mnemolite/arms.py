@@ -1,5 +1,6 @@
 """The two arms of a search: nearest vectors, and BM25 over the question's words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,11 @@ _queries = load("arms")
 _DEPTH = 100
 # Events whose words are scored in full; a question of common words only has more.
 _MOST_SCORED = 5000
-# Up to this many rows an exact scan is as fast as the index, and misses nothing.
+# Up to this many rows an exact scan is as fast as the index whatever the table, and misses nothing.
 _EXACT_ROWS = 20_000
+# The scan costs its rows; the index, what it must look at to find enough rows that pass, which is
+# as many as rows are rare. The two met at 50,000 of 1,000,000 rows.
+_EXACT_ROWS_PER_ROOT = 50
 _EF_SEARCH = 200
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
@@ -126,19 +130,21 @@ class Arms:
     async def _plan(self, job: SearchJob, space: Space) -> Plan:
         """Exact below a bounded number of matching rows, else the index, if there is one."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["index_ready"], {"index": space.hnsw_index})
-            if not (await cursor.fetchone() or {}).get("ready"):
+            cursor = await connection.execute(_queries["index_state"], {"index": space.hnsw_index})
+            index = await cursor.fetchone()
+            if index is None:
                 return Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
+            few = exact_rows(index["table_rows"])
             rows = job.question.documents
             if job.is_filtered:
                 statement = _queries["estimate"].format(where=job.conditions())
-                parameters = job.parameters | {"limit": _EXACT_ROWS + 1}
+                parameters = job.parameters | {"limit": few + 1}
                 cursor = await connection.execute(statement, parameters)
                 rows = (await cursor.fetchone() or {}).get("rows", 0)
-        many = rows > _EXACT_ROWS
+        many = rows > few
         return Plan(
             vector="hnsw" if many else "exact",
-            estimated_rows=min(rows, _EXACT_ROWS) if job.is_filtered else rows,
+            estimated_rows=min(rows, few) if job.is_filtered else rows,
             estimate_is_lower_bound=many and job.is_filtered,
         )
 
@@ -176,6 +182,11 @@ async def _query_vector(job: SearchJob, space: Space) -> NDArray[np.float32]:
     if job.embedder is None:
         raise ModelUnavailableError("This process runs without a model.")
     return await job.embedder.embed_query(job.query.q)
+
+
+def exact_rows(table_rows: int) -> int:
+    """The largest number of matching rows for which an exact scan is the better plan."""
+    return max(_EXACT_ROWS, int(_EXACT_ROWS_PER_ROOT * math.sqrt(max(table_rows, 0))))
 
 
 def _checked_vector(values: Sequence[float], space: Space) -> NDArray[np.float32]:

@@ -33,9 +33,10 @@ SELECT count(*) AS rows FROM (
       AND {where}
     LIMIT %(limit)s) AS bounded
 
--- name: index_ready
-SELECT EXISTS (
-    SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index)s) AND indisvalid) AS ready
+-- name: index_state
+SELECT t.reltuples::bigint AS table_rows
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+WHERE i.indexrelid = to_regclass(%(index)s) AND i.indisvalid
 
 -- name: text
 SELECT matching.id::text AS id, matching.timestamp::text AS timestamp, {score} AS score
