@@ -102,11 +102,15 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Start the memory: PostgreSQL, model, REST server and worker."""
+    import uvloop
+
     from mnemolite.app import serve as serve_app
 
     given: dict[str, object] = {"host": host, "port": port}
     server = {name: value for name, value in given.items() if value is not None}
-    _run(serve_app(_settings(data_dir, server=server)))
+    # uvloop comes with uvicorn wherever it runs; a search makes dozens of short waits.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_app(_settings(data_dir, server=server)))
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Any
@@ -59,6 +60,20 @@ class EventStore:
 
         Raises EventConflictError when a client's id belongs to an event of other content.
         """
+        async with self._storing(new_events) as (connection, rows, fresh):
+            stored = await self._by_ids(connection, [row.id for row in rows])
+        return [Added(stored[row.id], id(row) in fresh) for row in rows]
+
+    async def count_added(self, new_events: Sequence[NewEvent]) -> int:
+        """The same for those who do not want them back: only how many are new."""
+        async with self._storing(new_events) as (_, _, fresh):
+            return len(fresh)
+
+    @asynccontextmanager
+    async def _storing(
+        self, new_events: Sequence[NewEvent]
+    ) -> AsyncIterator[tuple[Connection, list["_Row"], set[int]]]:
+        """Insert what is new; the rows, and which objects of them are, before the commit."""
         names = {event.namespace for event in new_events}
         async with self._database.transaction() as connection:
             await self._add_namespaces(connection, names)
@@ -67,11 +82,9 @@ class EventStore:
             rows = [_Row.of(event, kept.get(index)) for index, event in enumerate(new_events)]
             fresh = _first_of_each_id(rows, kept)
             await self._insert(connection, fresh)
-            stored = await self._by_ids(connection, [row.id for row in rows])
+            yield connection, rows, {id(row) for row in fresh}
         # Only now: what a transaction that failed has added does not exist.
         self._known_namespaces |= names
-        fresh_rows = {id(row) for row in fresh}
-        return [Added(stored[row.id], id(row) in fresh_rows) for row in rows]
 
     async def get(self, event_id: UUID) -> Event:
         """The event of that id, in whatever namespace. Raises EventNotFoundError."""

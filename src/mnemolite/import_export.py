@@ -216,7 +216,7 @@ async def _store(
     if not batch:
         return
     try:
-        _, created = await memory.add_many([event for _, event in batch])
+        created = await memory.count_added([event for _, event in batch])
     except (InvalidInputError, PayloadTooLargeError, EventConflictError) as error:
         if len(batch) == 1:
             _reject(report, BadLine(batch[0][0], str(error)), strict=strict)

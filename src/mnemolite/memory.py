@@ -121,6 +121,13 @@ class Memory:
             stored = [event.model_copy(update={"pending": False}) for event in stored]
         return stored, created
 
+    async def count_added(self, events: Sequence[NewEvent]) -> int:
+        """``add_many`` for imports: stores all or none, and tells only how many are new."""
+        created = await self.events.count_added(events)
+        self._notifier.notify()
+        metrics.ADDED_EVENTS.inc(created)
+        return created
+
     async def get(self, event_id: UUID) -> Event:
         """The event of that id. Raises EventNotFoundError."""
         return await self.events.get(event_id)

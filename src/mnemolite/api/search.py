@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
 from mnemolite.api.deps import MemoryDep, StrictJsonRoute, build, parse_where
@@ -78,16 +78,22 @@ class SearchParams(SearchOptions):
         return build(SearchQuery, self.model_dump() | {"where": parse_where(self.where)})
 
 
-@router.get("", summary="Search", responses={200: example(_EXAMPLE_RESULT), **responses(*_ERRORS)})
-async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) -> SearchResult:
+@router.get(
+    "",
+    summary="Search",
+    response_model=SearchResult,
+    responses={200: example(_EXAMPLE_RESULT), **responses(*_ERRORS)},
+)
+async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) -> Response:
     """Best first. `meta` says which arms ran, how, and how many events cannot be found by meaning
     yet."""
-    return await memory.search(params.query())
+    return _answer(await memory.search(params.query()))
 
 
 @router.post(
     "",
     summary="Search with a body",
+    response_model=SearchResult,
     responses={
         200: example(_EXAMPLE_RESULT),
         **responses(*_ERRORS, InvalidVectorError, *WITH_BODY),
@@ -95,6 +101,11 @@ async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) ->
 )
 async def search_with_body(
     memory: MemoryDep, query: Annotated[SearchQuery, Body(examples=[_EXAMPLE_QUERY])]
-) -> SearchResult:
+) -> Response:
     """The same search; `where` is plain JSON here, and `vector` takes the place of `q`'s own."""
-    return await memory.search(query)
+    return _answer(await memory.search(query))
+
+
+def _answer(result: SearchResult) -> Response:
+    """Written once: the framework would check the result against its own model before."""
+    return Response(result.model_dump_json(), media_type="application/json")
