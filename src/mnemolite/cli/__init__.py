@@ -1,0 +1,40 @@
+"""The command line: parse, call Memory, render; a file for each noun."""
+
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from mnemolite.cli import db, doctor, evaluate, events, import_export, search, serve
+from mnemolite.cli.terminal import fail
+from mnemolite.errors import MnemoliteError
+
+app = typer.Typer(
+    name="mnemolite",
+    help="A long-term memory for LLM agents on PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve.serve)
+app.command()(serve.worker)
+app.command()(events.add)
+app.command()(search.search)
+app.command("import")(import_export.import_)
+app.command("eval")(evaluate.eval_)
+app.command()(doctor.doctor)
+app.add_typer(db.app, name="db")
+
+
+def main() -> NoReturn:
+    """Run the command line; errors end it with one clear line and a code of their own."""
+    # A termination must unwind like any other exit, so that the private PostgreSQL is released.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app()
+    except MnemoliteError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(0)

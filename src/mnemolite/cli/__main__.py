@@ -1,0 +1,5 @@
+"""`python -m mnemolite.cli`."""
+
+from mnemolite.cli import main
+
+main()
