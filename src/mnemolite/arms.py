@@ -1,5 +1,6 @@
 """The two arms of a search: nearest vectors, and BM25 over the question's words."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
 
-from mnemolite.database import EARLIEST, LATEST, Database
+from mnemolite.database import EARLIEST, LATEST, Connection, Database
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import InvalidVectorError, ModelUnavailableError
 from mnemolite.filters import parse
@@ -25,11 +26,16 @@ _queries = load("arms")
 _DEPTH = 100
 # Events whose words are scored in full; a question of common words only has more.
 _MOST_SCORED = 5000
+# Passages read for one event handed on: a long event has many, and only its nearest counts.
+_PASSAGES_PER_EVENT = 4
+_MORE_PASSAGES = 8
 # Up to this many rows an exact scan is as fast as the index whatever the table, and misses nothing.
 _EXACT_ROWS = 20_000
 # The scan costs its rows; the index, what it must look at to find enough rows that pass, which is
-# as many as rows are rare. The two met at 50,000 of 1,000,000 rows.
-_EXACT_ROWS_PER_ROOT = 50
+# as many as rows are rare. The two met at 100,000 of 1,000,000 rows.
+_EXACT_ROWS_PER_ROOT = 100
+# Pages of the events looked at to estimate how many rows pass: some thousands of events, 1 to 3 ms.
+_SAMPLED_PAGES = 300
 _EF_SEARCH = 200
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
@@ -102,8 +108,7 @@ class Arms:
         space = job.space
         if space is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        vector = await _query_vector(job, space)
-        plan = await self._plan(job, space)
+        vector, plan = await asyncio.gather(_query_vector(job, space), self._plan(job, space))
         statement = _queries[f"vector_{plan.vector}"].format(
             table=sql.Identifier(space.table),
             dimension=sql.Literal(space.dimension),
@@ -111,42 +116,40 @@ class Arms:
             where=job.conditions(),
         )
         parameters = job.parameters | {"vector": Vector(vector)}
-        if plan.vector == "hnsw":
-            rows = await self._tuned(statement, parameters)
-        else:
-            async with self._database.connection() as connection:
-                rows = await (await connection.execute(statement, parameters)).fetchall()
+        rows = await self._nearest(statement, parameters, plan=plan)
         keys = [(row["id"], row["timestamp"]) for row in rows]
         return ArmResult(keys, [row["distance"] for row in rows], plan, vector)
 
-    async def _tuned(
-        self, statement: sql.Composed, parameters: dict[str, object]
+    async def _nearest(
+        self, statement: sql.Composed, parameters: dict[str, Any], *, plan: Plan
     ) -> list[dict[str, Any]]:
-        """Run a search of the index with the settings that keep its recall under filters."""
-        async with self._database.transaction() as connection:
-            await connection.execute(_queries["tune_hnsw"], {"ef_search": _EF_SEARCH})
-            return await (await connection.execute(statement, parameters)).fetchall()
+        """The nearest events; more passages are read where few events have all the nearest."""
+        depth: int = parameters["depth"]
+        passages = depth * _PASSAGES_PER_EVENT if plan.vector == "exact" else _EF_SEARCH
+        tuned = plan.vector == "hnsw"
+        reading = self._database.transaction() if tuned else self._database.connection()
+        async with reading as connection:
+            if tuned:
+                await connection.execute(_queries["tune_hnsw"], {"ef_search": _EF_SEARCH})
+            while True:
+                bounded = parameters | {"passages": passages}
+                rows = await (await connection.execute(statement, bounded)).fetchall()
+                if len(rows) >= depth or not rows or rows[0]["passages"] < passages:
+                    return rows[:depth]
+                passages *= _MORE_PASSAGES
 
     async def _plan(self, job: SearchJob, space: Space) -> Plan:
-        """Exact below a bounded number of matching rows, else the index, if there is one."""
+        """Exact for as many matching rows as that is fast for, else the index, if there is one."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(_queries["index_state"], {"index": space.hnsw_index})
             index = await cursor.fetchone()
             if index is None:
-                return Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
+                return Plan(vector="exact", estimated_rows=None)
             few = exact_rows(index["table_rows"])
             rows = job.question.documents
-            if job.is_filtered:
-                statement = _queries["estimate"].format(where=job.conditions())
-                parameters = job.parameters | {"limit": few + 1}
-                cursor = await connection.execute(statement, parameters)
-                rows = (await cursor.fetchone() or {}).get("rows", 0)
-        many = rows > few
-        return Plan(
-            vector="hnsw" if many else "exact",
-            estimated_rows=min(rows, few) if job.is_filtered else rows,
-            estimate_is_lower_bound=many and job.is_filtered,
-        )
+            if rows > few and job.is_filtered:
+                rows = await _estimate(connection, job, pages=index["event_pages"])
+        return Plan(vector="hnsw" if rows > few else "exact", estimated_rows=rows)
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
@@ -182,6 +185,15 @@ async def _query_vector(job: SearchJob, space: Space) -> NDArray[np.float32]:
     if job.embedder is None:
         raise ModelUnavailableError("This process runs without a model.")
     return await job.embedder.embed_query(job.query.q)
+
+
+async def _estimate(connection: Connection, job: SearchJob, *, pages: int) -> int:
+    """How many events pass the filters, from a sample that is the same for every question."""
+    share = min(1.0, _SAMPLED_PAGES / max(pages, 1))
+    statement = _queries["estimate"].format(where=job.conditions())
+    parameters = job.parameters | {"percent": 100 * share}
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    return round(row["rows"] / share) if row else 0
 
 
 def exact_rows(table_rows: int) -> int:

@@ -39,11 +39,7 @@ _EXAMPLE_RESULT = {
         "mode": "hybrid",
         "arms": ["vector", "text"],
         "degraded": [],
-        "plan": {
-            "vector": "exact",
-            "estimated_rows": None,
-            "estimate_is_lower_bound": False,
-        },
+        "plan": {"vector": "exact", "estimated_rows": None},
         "space": 1,
         "pending": 0,
         "pending_is_lower_bound": False,

@@ -109,9 +109,9 @@ class Plan(Frozen):
 
     vector: Literal["exact", "hnsw"]
     estimated_rows: int | None = Field(
-        description="Events that pass the filters, as far as counted; null where it cannot matter."
+        description="Events that pass the filters: of a whole namespace as counted, else estimated "
+        "from a sample; null where it cannot matter."
     )
-    estimate_is_lower_bound: bool = Field(description="Whether the count stopped at its limit.")
 
 
 class SearchMeta(Frozen):

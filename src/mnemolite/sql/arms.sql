@@ -1,21 +1,25 @@
 -- name: vector_exact
-SELECT v.event_id::text AS id, v.timestamp::text AS timestamp, min(v.embedding <=> %(vector)s) AS distance
-FROM {table} v {join}
-WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
-  AND {where}
-GROUP BY v.event_id, v.timestamp
-ORDER BY distance, v.event_id
-LIMIT %(depth)s
+SELECT near.id::text AS id, near.timestamp::text AS timestamp, min(near.distance) AS distance,
+    sum(count(*)) OVER () AS passages
+FROM (
+    SELECT v.event_id AS id, v.timestamp, v.embedding <=> %(vector)s AS distance
+    FROM {table} v {join}
+    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
+      AND {where}
+    ORDER BY distance, v.event_id LIMIT %(passages)s) AS near
+GROUP BY near.id, near.timestamp
+ORDER BY distance, near.id
 
 -- name: vector_hnsw
-SELECT near.id::text AS id, near.timestamp::text AS timestamp, min(near.embedding <=> %(vector)s) AS distance
+SELECT near.id::text AS id, near.timestamp::text AS timestamp,
+    min(near.embedding <=> %(vector)s) AS distance, sum(count(*)) OVER () AS passages
 FROM (
     SELECT v.event_id AS id, v.timestamp, v.embedding
     FROM {table} v {join}
     WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
       AND {where}
     ORDER BY v.embedding::halfvec({dimension}) <=> %(vector)s::halfvec({dimension})
-    LIMIT %(depth)s) AS near
+    LIMIT %(passages)s) AS near
 GROUP BY near.id, near.timestamp
 ORDER BY distance, near.id
 
@@ -27,15 +31,14 @@ SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
     set_config('hnsw.iterative_scan', 'strict_order', true)
 
 -- name: estimate
-SELECT count(*) AS rows FROM (
-    SELECT FROM events e
-    WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
-      AND {where}
-    LIMIT %(limit)s) AS bounded
+SELECT count(*) AS rows
+FROM events e TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)
+WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
+  AND {where}
 
 -- name: index_state
-SELECT t.reltuples::bigint AS table_rows
-FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+SELECT t.reltuples::bigint AS table_rows, e.relpages AS event_pages
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class e ON e.oid = 'events'::regclass
 WHERE i.indexrelid = to_regclass(%(index)s) AND i.indisvalid
 
 -- name: text
@@ -52,7 +55,8 @@ ORDER BY score DESC, matching.id
 LIMIT %(depth)s
 
 -- name: term_score
-{weight} * (1 - norm / (norm + term_frequency(lexemes, {term})))
+CASE WHEN lexemes @@ {term}
+    THEN {weight} * (1 - norm / (norm + term_frequency(lexemes, {term}))) ELSE 0 END
 
 -- name: holds_phrases
 (SELECT bool_and(e.lexemes @@ phraseto_tsquery(e.language, phrase))

@@ -48,7 +48,7 @@ NULL::float8
 (e.timestamp >= %(since)s AND e.timestamp < %(until)s AND {where})
 
 -- name: frequency
-term_frequency(e.lexemes, {term})
+CASE WHEN e.lexemes @@ {term} THEN term_frequency(e.lexemes, {term}) ELSE 0 END
 
 -- name: hits
 SELECT e.id, e.namespace, e.session, e.timestamp, e.created_at, e.content, e.metadata, e.text,
