@@ -105,6 +105,13 @@ async def _model(memory: Memory) -> Finding:
     return Finding("model", "ok", detail)
 
 
+async def _reranker(memory: Memory) -> Finding:
+    check = await memory.try_reranker()
+    if check.ok:
+        return Finding("reranker", "ok", check.detail)
+    return Finding("reranker", "wrong", check.detail, "Searches go on without it, unreranked.")
+
+
 async def _queue(memory: Memory) -> Finding:
     state = await memory.queue_state()
     if state.parked:
@@ -128,7 +135,13 @@ async def _memory(memory: Memory) -> Finding:
     return Finding("memory", "ok", f"{detail}, {stats.namespaces} namespaces")
 
 
-_CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (_server, _model, _queue, _memory)
+_CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (
+    _server,
+    _model,
+    _reranker,
+    _queue,
+    _memory,
+)
 
 
 def is_well(findings: list[Finding]) -> bool:

@@ -229,6 +229,28 @@ class ModelMismatchError(EmbeddingError):
     code = "model_mismatch"
 
 
+# --- Reranking ----------------------------------------------------------------------------------
+
+
+class RerankingError(MnemoliteError):
+    """The hits could not be ordered anew."""
+
+    code = "reranking_failed"
+    status = 503
+
+
+class RerankingTimeoutError(RerankingError):
+    """The reranker took too long to answer."""
+
+    code = "reranking_timeout"
+
+
+class RerankerUnavailableError(RerankingError):
+    """The reranker could not be loaded."""
+
+    code = "reranker_unavailable"
+
+
 # --- The operator -------------------------------------------------------------------------------
 
 

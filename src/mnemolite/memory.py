@@ -40,6 +40,8 @@ from mnemolite.models import (
     Stats,
 )
 from mnemolite.notifications import Notifier
+from mnemolite.reranking import Reranker, create_reranker
+from mnemolite.reranking.stage import RerankStage
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -61,13 +63,15 @@ class Memory:
         *,
         notifier: Notifier,
         embedder: BatchingEmbedder | None,
+        reranker: Reranker | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
         self.events = EventStore(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
         self.lexicon = Lexicon(database)
-        self._search = Search(database, self.lexicon)
+        self._reranking = RerankStage(reranker, settings.reranker)
+        self._search = Search(database, self.lexicon, reranking=self._reranking)
         self._notifier = notifier
         self._embedder = embedder
         self._space: Space | None = None
@@ -75,22 +79,35 @@ class Memory:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings | None = None, *, with_model: bool = True
+        cls,
+        settings: Settings | None = None,
+        *,
+        with_model: bool = True,
+        with_reranker: bool = True,
     ) -> AsyncIterator["Memory"]:
         """Start or join the database, bring its schema up to date, load the model, check both.
 
-        ``with_model=False`` is for programs that neither embed nor search by meaning.
+        ``with_model=False`` is for programs that neither embed nor search by meaning,
+        ``with_reranker=False`` for those that do not search, or not with the reranker.
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
             model = asyncio.create_task(_load_model(settings)) if with_model else None
             if model is not None:
                 stack.callback(model.cancel)
+            judge = asyncio.create_task(_load_reranker(settings)) if with_reranker else None
+            if judge is not None:
+                stack.callback(judge.cancel)
             dsn, local = await _open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
             embedder = await stack.enter_async_context(await model) if model else None
-            memory = cls(settings, database, notifier=notifier, embedder=embedder)
+            reranker = await judge if judge else None
+            if reranker is not None:
+                stack.push_async_callback(reranker.close)
+            memory = cls(
+                settings, database, notifier=notifier, embedder=embedder, reranker=reranker
+            )
             await memory._use_space()
             if local is not None:
                 stack.callback(asyncio.create_task(_keep_running(local, database)).cancel)
@@ -210,8 +227,14 @@ class Memory:
     async def health(self) -> Health:
         """Whether database, schema and model work, each named."""
         checks = {"model": self._check_model(), "database": await self._check_database()}
+        if (reranker := self._reranking.check()) is not None:
+            checks["reranker"] = reranker
         ready = all(check.ok for check in checks.values())
         return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
+
+    async def try_reranker(self) -> Check:
+        """Whether the reranker, if there is one, judges a pair within its deadline."""
+        return await self._reranking.try_out()
 
     async def _check_database(self) -> Check:
         try:
@@ -248,6 +271,10 @@ class Memory:
 async def _load_model(settings: Settings) -> BatchingEmbedder:
     embedder = await asyncio.to_thread(create_embedder, settings.embedding)
     return BatchingEmbedder(embedder, cache_bytes=settings.embedding.cache_size)
+
+
+async def _load_reranker(settings: Settings) -> Reranker | None:
+    return await asyncio.to_thread(create_reranker, settings.reranker)
 
 
 async def _open_database(

@@ -38,6 +38,13 @@ SEARCH_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5),
     registry=REGISTRY,
 )
+RERANK_SECONDS = Histogram(
+    "mnemolite_rerank_seconds",
+    "Time a search waited for the reranker.",
+    ["outcome"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 2, 5, 10),
+    registry=REGISTRY,
+)
 QUEUE_PENDING = Gauge(
     "mnemolite_queue_pending", "Events that wait for their embedding.", registry=REGISTRY
 )

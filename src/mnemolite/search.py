@@ -29,6 +29,7 @@ from mnemolite.models import (
     TermExplanation,
 )
 from mnemolite.ranking import Pool, Ranking, Weights, chain_neighbours, rank
+from mnemolite.reranking.stage import RerankStage, Speakers
 from mnemolite.sql import load
 
 _queries = load("search")
@@ -41,25 +42,29 @@ Row = dict[str, Any]
 class Search:
     """Runs searches: query in, hits out, and an account of how they were found."""
 
-    def __init__(self, database: Database, lexicon: Lexicon) -> None:
+    def __init__(self, database: Database, lexicon: Lexicon, *, reranking: RerankStage) -> None:
         self._database = database
         self._lexicon = lexicon
+        self._reranking = reranking
         self._arms = Arms(database)
 
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
     ) -> SearchResult:
-        """Run the arms of the query's mode at the same time, rank what they found, fetch the best.
+        """Run the arms of the query's mode at the same time, rank what they found, fetch the best,
+        and let the reranker order these, if there is one.
 
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
         """
+        wide = self._reranking.widen(query)
         question = await self._lexicon.question(
             query.namespace, query.q, space=space.id if space else None
         )
-        job = SearchJob(query, question, space, embedder)
+        job = SearchJob(wide, question, space, embedder)
         arms, degraded = await _settle(self._start(job))
-        hits = await self._rank(job, arms)
+        ranked, speakers = await self._rank(job, arms)
+        hits, rerank = await self._reranking.run(query, ranked, speakers=speakers)
         vector_arm = arms.get("vector")
         meta = SearchMeta(
             mode=query.mode,
@@ -70,6 +75,7 @@ class Search:
             pending=question.pending,
             pending_is_lower_bound=question.pending >= PENDING_LIMIT,
             count=len(hits),
+            rerank=rerank,
         )
         return SearchResult(data=hits, meta=meta)
 
@@ -81,10 +87,13 @@ class Search:
             arms["text"] = self._arms.text(job)
         return arms
 
-    async def _rank(self, job: SearchJob, arms: Mapping[Arm, ArmResult]) -> list[Hit]:
+    async def _rank(
+        self, job: SearchJob, arms: Mapping[Arm, ArmResult]
+    ) -> tuple[list[Hit], Speakers]:
+        """The best hits, and who said the candidates."""
         found = list(dict.fromkeys(key for arm in arms.values() for key in arm.keys))
         if not found:
-            return []
+            return [], {}
         async with self._database.connection() as connection:
             rows = await self._pool(connection, job, arms=arms, found=found)
             nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
@@ -100,7 +109,7 @@ class Search:
             best = _best(job.query, rows, ranking=ranking)
             events = await self._events(connection, job, arms=arms, rows=[rows[i] for i in best])
         ranks = {arm: _ranks(result) for arm, result in arms.items()}
-        return [
+        hits = [
             _hit(
                 events[rows[place]["id"]],
                 rows[place],
@@ -112,6 +121,7 @@ class Search:
             for place in best
             if rows[place]["id"] in events
         ]
+        return hits, {row["id"]: row["speaker"] for row in rows}
 
     async def _pool(
         self,

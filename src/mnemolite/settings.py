@@ -186,6 +186,42 @@ class SearchSettings(_Group):
     )
 
 
+class RerankerSettings(_Group):
+    """Who orders the best hits of a search anew, if anybody does."""
+
+    provider: Literal["none", "cross-encoder", "tei", "cohere", "jina"] = _env(
+        "MNEMO_RERANKER",
+        "none",
+        "none; a local cross-encoder; or the form of a remote server: tei, cohere or jina.",
+    )
+    model: OptionalText = _env(
+        "MNEMO_RERANKER_MODEL",
+        None,
+        "A local folder or hub id of a cross-encoder, or the model's name on the server.",
+    )
+    url: OptionalText = _env(
+        "MNEMO_RERANKER_URL",
+        None,
+        "Address of the server. Unset: Cohere's or Jina's own; tei has none.",
+    )
+    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = _env(
+        "MNEMO_RERANKER_API_KEY", None, "Sent to the server as a bearer token."
+    )
+    device: Literal["cpu", "cuda", "mps"] = _env(
+        "MNEMO_RERANKER_DEVICE", "cpu", "Where a cross-encoder runs."
+    )
+    pairs: int = _env(
+        "MNEMO_RERANKER_PAIRS", 50, "Best hits that are ordered anew, at most.", ge=1, le=200
+    )
+    deadline_seconds: float = _env(
+        "MNEMO_RERANKER_DEADLINE_SECONDS",
+        1.0,
+        "Longest time to order them; after it the answer keeps its first order and says so.",
+        gt=0,
+        le=60,
+    )
+
+
 class Settings(BaseModel):
     """All groups together."""
 
@@ -196,6 +232,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
+    reranker: RerankerSettings = Field(default_factory=RerankerSettings)
 
     @classmethod
     def load(cls, **groups: dict[str, object]) -> "Settings":
@@ -215,6 +252,7 @@ _GROUPS: dict[str, Any] = {
     "server": ServerSettings,
     "worker": WorkerSettings,
     "search": SearchSettings,
+    "reranker": RerankerSettings,
 }
 
 
@@ -231,13 +269,13 @@ def describe_variables() -> dict[str, str]:
 def _as_settings_error(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else None
-    return SettingsError(f"{first['msg']}.", field=_variable_of(name))
+    return SettingsError(f"{first['msg']}.", field=_variable_of(name, group=error.title))
 
 
-def _variable_of(name: str | None) -> str | None:
+def _variable_of(name: str | None, *, group: str) -> str | None:
     """The environment variable behind a field's own name, for errors about passed values."""
-    for group in _GROUPS.values():
-        field = group.model_fields.get(name)
-        if field is not None and isinstance(field.json_schema_extra, dict):
+    for kind in _GROUPS.values():
+        field = kind.model_fields.get(name)
+        if kind.__name__ == group and field and isinstance(field.json_schema_extra, dict):
             return str(field.json_schema_extra["env"])
     return name

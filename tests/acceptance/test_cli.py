@@ -182,6 +182,32 @@ def test_a_search_tells_what_is_pending(mnemolite: Run, rows: Path) -> None:
     assert "3 events are not embedded yet" in done.stderr
 
 
+def test_a_search_whose_reranker_is_gone_says_so(dsn: str, tmp_path: Path) -> None:
+    variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock", "COLUMNS": "200",
+                 "MNEMO_RERANKER": "tei", "MNEMO_RERANKER_URL": "http://127.0.0.1:1"}  # fmt: skip
+    run("add", "the boat leaves at seven", cwd=tmp_path, variables=variables)
+    done = run("search", "boat", cwd=tmp_path, variables=variables)
+    assert (done.returncode, "the boat leaves" in done.stdout) == (0, True)
+    assert "not reranked: reranking_failed" in " ".join(done.stderr.split())
+    done = run("search", "boat", "--no-rerank", cwd=tmp_path, variables=variables)
+    assert (done.returncode, "not reranked" in done.stderr) == (0, False)
+    done = run("doctor", cwd=tmp_path, variables=variables)
+    assert (done.returncode, "cannot be reached" in " ".join(done.stdout.split())) == (1, True)
+
+
+def test_only_a_search_that_wants_a_reranker_needs_one(dsn: str, tmp_path: Path) -> None:
+    variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock", "MNEMO_RERANKER": "tei"}
+    assert run("add", "a boat", cwd=tmp_path, variables=variables).returncode == 0
+    assert run("search", "a", "--no-rerank", cwd=tmp_path, variables=variables).returncode == 0
+    done = run("search", "a", cwd=tmp_path, variables=variables)
+    assert (done.returncode, "MNEMO_RERANKER_URL" in done.stderr) == (1, True)
+
+
+def test_a_reranker_that_is_not_there_cannot_be_demanded(mnemolite: Run) -> None:
+    done = mnemolite("search", "a boat", "--rerank")
+    assert (done.returncode, "MNEMO_RERANKER" in done.stderr) == (1, True)
+
+
 # --- worker -------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mnemolite.errors import SettingsError
 from mnemolite.settings import Settings, describe_variables
 
-GROUPS = ("database", "embedding", "server", "worker", "search")
+GROUPS = ("database", "embedding", "server", "worker", "search", "reranker")
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,10 @@ def test_the_defaults_are_private_and_real() -> None:
         ("MNEMO_WORKER_IN_SERVER", "false", "worker", "in_server", False),
         ("MNEMO_WORKER_POLL_SECONDS", "0.5", "worker", "poll_seconds", 0.5),
         ("MNEMO_LANGUAGE", "french", "search", "default_language", "french"),
+        ("MNEMO_RERANKER", "tei", "reranker", "provider", "tei"),
+        ("MNEMO_RERANKER_URL", "", "reranker", "url", None),
+        ("MNEMO_RERANKER_API_KEY", "", "reranker", "api_key", None),
+        ("MNEMO_RERANKER_DEADLINE_SECONDS", "0.25", "reranker", "deadline_seconds", 0.25),
         ("MNEMO_EMBEDDING_QUERY_PREFIX", "", "embedding", "query_prefix", ""),
     ],
 )
@@ -130,6 +134,9 @@ def test_an_option_of_none_wins_as_well(monkeypatch: pytest.MonkeyPatch) -> None
         ("MNEMO_WORKER_BATCH_SIZE", "0"),
         ("MNEMO_WORKER_POLL_SECONDS", "inf"),
         ("MNEMO_WORKER_POLL_SECONDS", "nan"),
+        ("MNEMO_RERANKER", "oracle"),
+        ("MNEMO_RERANKER_PAIRS", "0"),
+        ("MNEMO_RERANKER_DEADLINE_SECONDS", "inf"),
         ("MNEMO_LANGUAGE", "english; DROP TABLE events"),
     ],
 )
@@ -147,6 +154,12 @@ def test_a_wrong_option_names_the_variable_it_stands_for() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.load(server={"port": 70_000})
     assert raised.value.field == "MNEMO_PORT"
+
+
+def test_options_of_one_name_are_told_apart_by_their_group() -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.load(reranker={"provider": "oracle"})
+    assert raised.value.field == "MNEMO_RERANKER"
 
 
 def test_a_wrong_mode_is_told_the_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ def upgrade(*, data_dir: DataDir = None) -> None:
     async def read_facts() -> dict[str, str]:
         from mnemolite.memory import Memory
 
-        async with Memory.open(settings, with_model=False) as memory:
+        async with Memory.open(settings, with_model=False, with_reranker=False) as memory:
             return await memory.database_facts()
 
     facts = run(read_facts())

@@ -50,7 +50,7 @@ async def _add(settings: Settings, fields: dict[str, Any], *, embed: bool) -> An
     from mnemolite.worker import Worker
 
     event = validated("NewEvent", fields)
-    async with Memory.open(settings, with_model=embed) as memory:
+    async with Memory.open(settings, with_model=embed, with_reranker=False) as memory:
         stored = await memory.add(event)
         if embed:
             await Worker(memory).drain()

@@ -55,7 +55,7 @@ async def _import(settings: Settings, file: str, *, mapping: Any, strict: bool, 
     from mnemolite.import_export import import_lines, open_lines
     from mnemolite.memory import Memory
 
-    async with Memory.open(settings, with_model=embed) as memory:
+    async with Memory.open(settings, with_model=embed, with_reranker=False) as memory:
         started = time.perf_counter()
         with open_lines(file) as lines, reading_progress() as progress:
             task = progress.add_task("storing", total=None)

@@ -35,6 +35,10 @@ def search(
     mode: Annotated[str, typer.Option(help="hybrid, vector or text.")] = "hybrid",
     limit: Annotated[int, typer.Option(help="Hits to show.")] = 10,
     min_similarity: Annotated[float | None, typer.Option(help="Between 0 and 1.")] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option("--rerank/--no-rerank", help="Whether a reranker orders the best hits."),
+    ] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -49,6 +53,7 @@ def search(
         "mode": mode,
         "limit": limit,
         "min_similarity": min_similarity,
+        "rerank": rerank,
     }
     result = run(_search(settings_of(data_dir), query))
     out.print_json(result.model_dump_json()) if as_json else _show_hits(result)
@@ -58,7 +63,8 @@ async def _search(settings: Settings, fields: dict[str, Any]) -> Any:
     from mnemolite.memory import Memory
 
     query = validated("SearchQuery", fields)
-    async with Memory.open(settings, with_model=query.mode != "text") as memory:
+    parts = {"with_model": query.mode != "text", "with_reranker": query.rerank is not False}
+    async with Memory.open(settings, **parts) as memory:
         return await memory.search(query)
 
 
@@ -91,6 +97,8 @@ def _show_hits(result: Any) -> None:
 def _show_meta(meta: Any) -> None:
     for lost in meta.degraded:
         err.print(f"[yellow]degraded[/]: no {lost.arm} arm ({escape(lost.reason)})")
+    if meta.rerank and not meta.rerank.applied:
+        err.print(f"[yellow]not reranked[/]: {escape(meta.rerank.reason)}")
     if meta.pending:
         more = "at least " if meta.pending_is_lower_bound else ""
         err.print(f"[yellow]{more}{meta.pending} events are not embedded yet[/]: run a worker")

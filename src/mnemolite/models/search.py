@@ -28,6 +28,10 @@ class SearchOptions(Scope):
         None, ge=0, le=1, description="Leave out hits that are less similar than this."
     )
     explain: bool = Field(False, description="Whether each hit says why it stands there.")
+    rerank: bool | None = Field(
+        None,
+        description="Whether a reranker orders the best hits anew. Left out: if there is one.",
+    )
 
     @field_validator("q")
     @classmethod
@@ -93,6 +97,9 @@ class Hit(Event):
     ranks: dict[Arm, int | None] = Field(
         description="1-based rank in each arm that ran; null if only its neighbours led to it."
     )
+    rerank_score: float | None = Field(
+        None, description="What the reranker gave, in its own scale; null if not reranked."
+    )
     passage: Passage | None = Field(description="The nearest part of its text; null if unknown.")
     explanation: Explanation | None = Field(description="With `explain` only.")
 
@@ -114,6 +121,17 @@ class Plan(Frozen):
     )
 
 
+class RerankMeta(Frozen):
+    """What became of the reranking."""
+
+    provider: str
+    model: str
+    pairs: int = Field(description="Hits that were given to the reranker.")
+    applied: bool = Field(description="Whether its order is the one of this answer.")
+    reason: str | None = Field(description="Why its order is not used; null if it is.")
+    ms: float = Field(description="How long it took, in milliseconds.")
+
+
 class SearchMeta(Frozen):
     """What a search did, so that nobody has to guess."""
 
@@ -125,6 +143,9 @@ class SearchMeta(Frozen):
     pending: int = Field(description="Events of the namespace that have no embedding yet.")
     pending_is_lower_bound: bool = Field(description="Whether that count stopped at its limit.")
     count: int = Field(description="Hits in this answer.")
+    rerank: RerankMeta | None = Field(
+        None, description="The reranking; null if nobody was to rerank."
+    )
 
 
 class SearchResult(Frozen):
