@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mnemolite.settings import RerankerSettings
 
 # A thread cannot be stopped from outside: it looks between two batches whether anybody still
-# waits. Eight pairs of 100 tokens take a small model about 50 ms on two cores.
+# waits, so a batch must be short.
 _BATCH = 8
 # Hub ids and folders that are missing, damaged or of another kind.
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
