@@ -47,7 +47,9 @@ TEXTS = [
     "?",
 ]
 ANY_TEXT = st.text(min_size=1).filter(lambda text: not text.isspace())
-ACROSS_EXAMPLES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+ACROSS_EXAMPLES = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module", params=PROVIDERS)
