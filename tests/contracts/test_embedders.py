@@ -48,7 +48,7 @@ TEXTS = [
 ]
 ANY_TEXT = st.text(min_size=1).filter(lambda text: not text.isspace())
 ACROSS_EXAMPLES = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
