@@ -13,13 +13,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stamps say that an installation was finished, so that a second call has nothing to do.
 SETUP := $(VENV)/.setup
 DEV := $(VENV)/.dev
+EXTRAS := $(VENV)/.extras
 
 ARGS ?=
 TESTS ?= tests
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 HEALTH_URL ?= http://127.0.0.1:8000/health/ready
 
-.PHONY: help setup dev serve health test api-test lint bench clean \
+.PHONY: help setup dev extras serve health test api-test lint bench clean \
 	gate-style gate-format gate-types gate-imports gate-tests
 
 help: ## list the targets
@@ -28,6 +29,8 @@ help: ## list the targets
 setup: $(SETUP) ## make .venv and install MnemoLite into it
 
 dev: $(DEV) ## the same, with the tools of the developers
+
+extras: $(EXTRAS) ## the optional providers too, so that no test is skipped; PyTorch is large
 
 serve: $(SETUP) ## start the memory on 127.0.0.1:8000; options: ARGS="--port 9000"
 	$(BIN)/mnemolite serve $(ARGS)
@@ -97,6 +100,12 @@ $(DEV): $(SETUP)
 	@$(PIP) --version | awk '{ split($$2, v, "."); exit !(v[1] > 25 || (v[1] == 25 && v[2] >= 1)) }' \
 		|| $(PIP) install --quiet --upgrade 'pip>=25.1'
 	$(PIP) install --quiet -c constraints.txt --group dev
+	@touch $@
+
+# PyTorch goes first, on its own: a build without CUDA that is to be had satisfies the rest.
+$(EXTRAS): $(DEV)
+	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[sentence-transformers]' --group extras
 	@touch $@
 
 define ASK_HEALTH

@@ -95,22 +95,57 @@ class EmbeddingSettings(_Group):
     mode: Literal["real", "mock"] = _env(
         "EMBEDDING_MODE", "real", "real: a model. mock: deterministic noise, for tests only."
     )
-    provider: Literal["onnx"] = _env("MNEMO_EMBEDDING_PROVIDER", "onnx", "Who runs the model.")
+    provider: Literal["onnx", "sentence-transformers"] = _env(
+        "MNEMO_EMBEDDING_PROVIDER",
+        "onnx",
+        "Who runs the model: onnx, or sentence-transformers (an extra).",
+    )
     model: str = _env(
         "EMBEDDING_MODEL",
         "all-MiniLM-L6-v2",
-        "The packaged model's name, or a local folder that holds an ONNX export.",
+        "The packaged model's name, a local folder, or a hub id (owner/name).",
         min_length=1,
     )
+    revision: OptionalText = _env(
+        "MNEMO_EMBEDDING_REVISION",
+        None,
+        "Branch, tag or commit of a hub's model. Unset: its main branch.",
+    )
+    onnx_file: OptionalText = _env(
+        "MNEMO_EMBEDDING_ONNX_FILE",
+        None,
+        "The ONNX file to use of a folder that has several. Unset: a quantised one.",
+    )
+    trust_remote_code: bool = _env(
+        "MNEMO_EMBEDDING_TRUST_REMOTE_CODE",
+        False,
+        "Whether sentence-transformers may run code that a model brings.",
+    )
     dimension: OptionalCount = _env(
-        "EMBEDDING_DIMENSION", None, "Checked against the model. Unset: the model's own.", ge=1
+        "EMBEDDING_DIMENSION",
+        None,
+        "Numbers of a vector; fewer than the model's own cut a Matryoshka model. Unset: all.",
+        ge=1,
+    )
+    matryoshka: bool = _env(
+        "MNEMO_EMBEDDING_MATRYOSHKA",
+        False,
+        "Says of a model that is not known for it that its vectors may be cut.",
+    )
+    max_tokens: OptionalCount = _env(
+        "MNEMO_EMBEDDING_MAX_TOKENS",
+        None,
+        "Window of the model in tokens. Unset: the model's own, 2048 at most.",
+        ge=64,
     )
     cache_size: ByteSize = _env(
         "EMBEDDING_CACHE_SIZE",
         ByteSize(32 * 1024 * 1024),
         "Memory for cached query vectors, in bytes or as 32MiB. 0 turns the cache off.",
     )
-    device: Literal["cpu"] = _env("EMBEDDING_DEVICE", "cpu", "Where the model runs.")
+    device: Literal["cpu", "cuda", "mps"] = _env(
+        "EMBEDDING_DEVICE", "cpu", "Where sentence-transformers runs; onnx runs on the CPU."
+    )
     threads: OptionalCount = _env(
         "MNEMO_EMBEDDING_THREADS", None, "Threads of the model. Unset: one a core.", ge=1, le=256
     )

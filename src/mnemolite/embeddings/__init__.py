@@ -88,13 +88,20 @@ class Embedder(Protocol):
 
 def create_embedder(settings: "EmbeddingSettings") -> Embedder:
     """Load what the settings name; raises SettingsError or ModelUnavailableError if it cannot."""
+    # Imported where they are chosen, for each brings the runtime of its models.
     if settings.mode == "mock":
         from mnemolite.embeddings.mock import MockEmbedder
 
         return MockEmbedder(settings.dimension)
-    from mnemolite.embeddings.onnx import OnnxEmbedder
+    match settings.provider:
+        case "onnx":
+            from mnemolite.embeddings.onnx import OnnxEmbedder
 
-    return OnnxEmbedder(settings)
+            return OnnxEmbedder(settings)
+        case "sentence-transformers":
+            from mnemolite.embeddings.sentence_transformers import SentenceTransformersEmbedder
+
+            return SentenceTransformersEmbedder(settings)
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 The packaged all-MiniLM-L6-v2 is int8 with fixed or per-token scales, so vectors do not change with
 the batch; ``tools/build_minilm.py`` tells how. Its integer products are the same on every CPU:
-fast with VNNI, slower but exact without, and on aarch64.
+fast with VNNI, slower but exact without, and on aarch64. Other int8 graphs mostly take their scales
+from the batch: their texts are run one at a time.
 """
 
 import os
@@ -17,27 +18,31 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from tokenizers import Tokenizer
 
 from mnemolite.embeddings import Kind, ModelInfo, Span, Vectors, check_texts
-from mnemolite.embeddings.model_folder import ModelFolder, Pooling, open_folder
-from mnemolite.embeddings.passages import BLOCK, cut, halve, token_starts
-from mnemolite.embeddings.prefixes import known_prefixes
-from mnemolite.embeddings.templates import TEMPLATE, WRAPPER_TOKENS
+from mnemolite.embeddings.graphs import TOKENIZER, Graph, files_to_fetch, open_graph
+from mnemolite.embeddings.known_models import Pooling
+from mnemolite.embeddings.model_folder import (
+    PACKAGED_FOLDER,
+    PACKAGED_MODEL,
+    ModelFolder,
+    broken,
+)
+from mnemolite.embeddings.shortening import choose_shortening
+from mnemolite.embeddings.sources import find_folder
+from mnemolite.embeddings.templates import TEMPLATE
+from mnemolite.embeddings.tokens import Ids, Tokens
 from mnemolite.errors import EmbeddingError, ModelUnavailableError, SettingsError
 
 if TYPE_CHECKING:
     from mnemolite.settings import EmbeddingSettings
-
-Ids = list[int]
 
 # Texts are padded to a multiple of this, and only texts of one padded length share a batch: the
 # shape of every computation on a text, and so every bit of its vector, follows from the text.
 _LENGTH_STEP = 4
 # Tokens of one run, padding included. Larger runs are not faster and take more memory.
 _BATCH_TOKENS = 1024
-# A query beyond this many characters for each token of the window is not even tokenised.
-_QUERY_CHARACTERS_PER_TOKEN = 64
-# Of large windows more is left for the wrapper: their tokenisers may need more tokens for a name.
-_WRAPPER_SHARE = 8
-_POOLED_RANK = 2
+_POOLED_RANK, _TOKENS_RANK = 2, 3
+# An export of a whole sentence-transformers model gives the text's vector under this name.
+_WHOLE = "sentence_embedding"
 
 # ONNX Runtime's errors have no class in common but Exception.
 _RUNTIME_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -51,76 +56,54 @@ class OnnxEmbedder:
     """An ONNX graph and its tokeniser."""
 
     def __init__(self, settings: "EmbeddingSettings") -> None:
-        self._folder = open_folder(settings.model)
-        self._tokenizer = _open_tokenizer(self._folder)
-        self._pad_id = _pad_id(self._tokenizer)
-        self._special, self._tail = _special_tokens(self._tokenizer)
-        self._session = _open_session(self._folder, settings.threads or _available_cores())
-        self._inputs = {node.name for node in self._session.get_inputs()}
-        self._output: str = self._session.get_outputs()[0].name
-        dimension = self._run([self._tokenizer.encode("a").ids]).shape[1]
-        self.info = _describe(self._folder, settings, dimension=dimension)
+        if settings.device != "cpu":
+            raise SettingsError(
+                f"ONNX Runtime runs on the CPU here, not on {settings.device!r}.",
+                field="EMBEDDING_DEVICE",
+                remedy="Set it to cpu, or MNEMO_EMBEDDING_PROVIDER=sentence-transformers.",
+            )
+        folder = _find_folder(settings)
+        graph = open_graph(folder, settings.onnx_file)
+        self._tokens = Tokens(_open_tokenizer(folder), folder.window(settings))
+        self._pooling = folder.pooling()
+        self._batch_tokens = 0 if graph.scales_from_batch else _BATCH_TOKENS
+        self._session = _open_session(graph, settings.threads or _available_cores())
+        self._inputs = _known_inputs(self._session, folder)
+        self._output = _choose_output(self._session, folder)
+        full = self._run(self._tokens.encode(["a"], "query")).shape[1]
+        self._shortening = choose_shortening(
+            folder.name, settings.dimension, full=full, allowed=settings.matryoshka
+        )
+        self.info = ModelInfo(
+            provider="onnx",
+            model=folder.name,
+            revision=graph.revision,
+            dimension=self._shortening.dimension,
+            query_prefix=self._tokens.window.query_prefix,
+            document_prefix=self._tokens.window.document_prefix,
+            pooling=self._pooling,
+            normalisation=self._shortening.normalisation,
+            template=TEMPLATE,
+            max_tokens=self._tokens.window.max_tokens,
+        )
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Vectors:
         check_texts(texts)
         vectors = np.empty((len(texts), self.info.dimension), np.float32)
-        encoded = self._encode(texts, kind)
-        for rows in _batches([len(ids) for ids in encoded]):
-            vectors[rows] = self._run([encoded[row] for row in rows])
+        encoded = self._tokens.encode(texts, kind)
+        for rows in _batches([len(ids) for ids in encoded], budget=self._batch_tokens):
+            vectors[rows] = self._shortening.apply(self._run([encoded[row] for row in rows]))
         return vectors
 
     def passages(self, text: str) -> list[Span]:
-        check_texts([text])
-        prefix = self._tokenizer.encode(self.info.document_prefix, add_special_tokens=False)
-        wrapper = max(WRAPPER_TOKENS, self.info.max_tokens // _WRAPPER_SHARE)
-        room = self.info.max_tokens - self._special - len(prefix.ids) - wrapper
-        starts = token_starts(text, self._offsets)
-        if len(starts) <= room and len(text) <= BLOCK:
-            return [(0, len(text))]
-        # A cut inside a word, or a block's border there, can make other tokens of it: count again.
-        spans = cut(text, starts, room=room)
-        pieces = [text[start:end] for start, end in spans]
-        encoded = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
-        return [
-            part
-            for span, piece in zip(spans, encoded, strict=True)
-            for part in ([span] if len(piece.ids) <= room else self._halve(text, span, room=room))
-        ]
+        return self._tokens.passages(text)
 
     def close(self) -> None:
         """Nothing is held but memory, which goes with the object."""
 
-    def _halve(self, text: str, span: Span, *, room: int) -> list[Span]:
-        return halve(text, span, fits=lambda piece: len(self._offsets(piece)) <= room)
-
-    def _offsets(self, text: str) -> list[Span]:
-        return self._tokenizer.encode(text, add_special_tokens=False).offsets
-
-    def _encode(self, texts: Sequence[str], kind: Kind) -> list[Ids]:
-        if kind == "document":
-            prefixed = [self.info.document_prefix + text for text in texts]
-        else:
-            longest = self.info.max_tokens * _QUERY_CHARACTERS_PER_TOKEN
-            prefixed = [self.info.query_prefix + text.strip()[:longest] for text in texts]
-        encoded = [one.ids for one in self._tokenizer.encode_batch_fast(prefixed)]
-        return [self._fit(ids, kind, number=number) for number, ids in enumerate(encoded)]
-
-    def _fit(self, ids: Ids, kind: Kind, *, number: int) -> Ids:
-        limit = self.info.max_tokens
-        if len(ids) <= limit:
-            return ids
-        if kind == "document":
-            raise EmbeddingError(
-                f"The text has {len(ids)} tokens, the model takes {limit}.",
-                field=f"texts[{number}]",
-                remedy="Cut it into passages first.",
-            )
-        end = len(ids) - self._tail
-        return ids[: limit - self._tail] + ids[end:]
-
     def _run(self, batch: list[Ids]) -> Vectors:
-        length = _padded(max(map(len, batch)), self._folder.max_tokens)
-        ids = np.full((len(batch), length), self._pad_id, np.int64)
+        length = _padded(max(map(len, batch)), self._tokens.window.max_tokens)
+        ids = np.full((len(batch), length), self._tokens.pad_id, np.int64)
         mask = np.zeros_like(ids)
         for row, text in enumerate(batch):
             ids[row, : len(text)] = text
@@ -133,11 +116,9 @@ class OnnxEmbedder:
             raise EmbeddingError(f"ONNX Runtime failed: {error}") from error
         # A graph that gives one row for each text has pooled already.
         pooled = (
-            output
-            if output.ndim == _POOLED_RANK
-            else pool(output, mask, pooling=self._folder.pooling)
+            output if output.ndim == _POOLED_RANK else pool(output, mask, pooling=self._pooling)
         )
-        return _normalise(pooled)
+        return np.asarray(pooled, np.float32)
 
 
 # --- Loading ------------------------------------------------------------------------------------
@@ -150,7 +131,17 @@ def _available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _open_session(folder: ModelFolder, threads: int) -> Any:
+def _find_folder(settings: "EmbeddingSettings") -> ModelFolder:
+    if settings.model == PACKAGED_MODEL:
+        return ModelFolder(PACKAGED_MODEL, PACKAGED_FOLDER)
+    return find_folder(
+        settings.model,
+        lambda names: files_to_fetch(names, settings.onnx_file),
+        revision=settings.revision,
+    )
+
+
+def _open_session(graph: Graph, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -159,56 +150,41 @@ def _open_session(folder: ModelFolder, threads: int) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(
-            str(folder.graph), options, providers=["CPUExecutionProvider"]
+            str(graph.path), options, providers=["CPUExecutionProvider"]
         )
     except _RUNTIME_ERRORS as error:
         raise ModelUnavailableError(
-            f"ONNX Runtime cannot load {str(folder.graph)!r}: {error}", field="EMBEDDING_MODEL"
+            f"ONNX Runtime cannot load {str(graph.path)!r}: {error}", field="EMBEDDING_MODEL"
         ) from error
 
 
 def _open_tokenizer(folder: ModelFolder) -> Tokenizer:
+    path = folder.path / TOKENIZER
     try:
-        tokenizer = Tokenizer.from_buffer(folder.tokenizer.read_bytes())
+        return Tokenizer.from_buffer(path.read_bytes())
     except ValueError as error:
         raise ModelUnavailableError(
-            f"{str(folder.tokenizer)!r} is not a tokeniser: {error}", field="EMBEDDING_MODEL"
+            f"{str(path)!r} is not a tokeniser: {error}", field="EMBEDDING_MODEL"
         ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
-def _pad_id(tokenizer: Tokenizer) -> int:
-    """The mask hides padding, but some models count positions by its id."""
-    ids = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
-    return next((number for number in ids if number is not None), 0)
+def _known_inputs(session: Any, folder: ModelFolder) -> set[str]:
+    inputs = {node.name for node in session.get_inputs()}
+    unknown = sorted(inputs - {"input_ids", "attention_mask", "token_type_ids"})
+    if unknown:
+        raise broken(folder.path, f"its graph wants {', '.join(unknown)}, which a text has not")
+    return inputs
 
 
-def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
-    """How many special tokens the tokeniser adds to a text, and how many of them at its end."""
-    mask = tokenizer.encode("a").special_tokens_mask
-    return sum(mask), mask[::-1].index(0)
-
-
-def _describe(folder: ModelFolder, settings: "EmbeddingSettings", *, dimension: int) -> ModelInfo:
-    if settings.dimension not in (None, dimension):
-        raise SettingsError(
-            f"The model {folder.name!r} has {dimension} dimensions, not {settings.dimension}.",
-            field="EMBEDDING_DIMENSION",
-        )
-    query, document = known_prefixes(folder.name)
-    return ModelInfo(
-        provider="onnx",
-        model=folder.name,
-        revision=folder.revision,
-        dimension=dimension,
-        query_prefix=query if settings.query_prefix is None else settings.query_prefix,
-        document_prefix=document if settings.document_prefix is None else settings.document_prefix,
-        pooling=folder.pooling,
-        template=TEMPLATE,
-        max_tokens=folder.max_tokens,
-    )
+def _choose_output(session: Any, folder: ModelFolder) -> str:
+    """The output with the text's vector, else the one with a vector for each token."""
+    outputs: dict[str, int] = {node.name: len(node.shape) for node in session.get_outputs()}
+    if _WHOLE in outputs:
+        return _WHOLE
+    name, rank = next(iter(outputs.items()))
+    if rank == _TOKENS_RANK and (further := folder.further_modules()):
+        raise broken(folder.path, f"its graph leaves out the modules {', '.join(further)}")
+    return name
 
 
 # --- Computing ----------------------------------------------------------------------------------
@@ -218,13 +194,13 @@ def _padded(length: int, limit: int) -> int:
     return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, limit)
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Group the numbers of texts by padded length, in batches of bounded size."""
+def _batches(lengths: list[int], *, budget: int) -> Iterator[list[int]]:
+    """Group the numbers of texts by padded length, in batches of at most ``budget`` tokens."""
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(lengths):
         groups[-(-length // _LENGTH_STEP)].append(number)
     for steps, numbers in groups.items():
-        size = max(_BATCH_TOKENS // (steps * _LENGTH_STEP), 1)
+        size = max(budget // (steps * _LENGTH_STEP), 1)
         for start in range(0, len(numbers), size):
             yield numbers[start : start + size]
 
@@ -237,10 +213,3 @@ def pool(states: Vectors, mask: NDArray[np.int64], *, pooling: Pooling) -> Vecto
         return np.asarray(states[np.arange(len(states)), mask.sum(axis=1) - 1])
     # The mean's divisor cancels in the normalisation.
     return np.asarray((states * mask[:, :, None]).sum(axis=1), np.float32)
-
-
-def _normalise(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and lengths.all()):
-        raise EmbeddingError("The model returned a vector without a direction.")
-    return np.asarray(vectors / lengths, np.float32)

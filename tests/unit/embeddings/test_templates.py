@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from mnemolite.embeddings.model_folder import PACKAGED_MODEL, open_folder
+from mnemolite.embeddings.model_folder import PACKAGED_FOLDER
 from mnemolite.embeddings.templates import TEMPLATE, WRAPPER_TOKENS, recall_text
 
 DAY = datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
@@ -39,7 +39,7 @@ def test_the_day_is_that_of_utc_wherever_the_timestamp_came_from() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(open_folder(PACKAGED_MODEL).tokenizer))
+    tokenizer = Tokenizer.from_file(str(PACKAGED_FOLDER / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
