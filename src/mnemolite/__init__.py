@@ -4,7 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mnemolite.errors import MnemoliteError
-from mnemolite.models import Event, EventQuery, Hit, NewEvent, SearchQuery, SearchResult
+from mnemolite.models import (
+    Context,
+    ContextQuery,
+    Event,
+    EventQuery,
+    Hit,
+    NewEvent,
+    SearchQuery,
+    SearchResult,
+)
 from mnemolite.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Context",
+    "ContextQuery",
     "Event",
     "EventQuery",
     "Hit",

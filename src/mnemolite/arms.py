@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
 from mnemolite.ranking import K1, B
 from mnemolite.sql import load
+from mnemolite.stopwatch import Stopwatch
 
 _queries = load("arms")
 
@@ -60,6 +61,7 @@ class SearchJob:
     question: Question
     space: Space | None
     embedder: BatchingEmbedder | None
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -184,7 +186,8 @@ async def _query_vector(job: SearchJob, space: Space) -> NDArray[np.float32]:
         return _checked_vector(job.query.vector, space)
     if job.embedder is None:
         raise ModelUnavailableError("This process runs without a model.")
-    return await job.embedder.embed_query(job.query.q)
+    with job.watch.part("embedding"):
+        return await job.embedder.embed_query(job.query.q)
 
 
 async def _estimate(connection: Connection, job: SearchJob, *, pages: int) -> int:

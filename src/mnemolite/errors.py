@@ -131,6 +131,12 @@ class EventNotFoundError(NotFoundError):
     code = "event_not_found"
 
 
+class SearchNotFoundError(NotFoundError):
+    """No recorded search has this id."""
+
+    code = "search_not_found"
+
+
 class EventConflictError(MnemoliteError):
     """Another event already has this id."""
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from mnemolite import metrics
+from mnemolite.context import pack
 from mnemolite.database import Database
 from mnemolite.embeddings import create_embedder
 from mnemolite.embeddings.batching import BatchingEmbedder
@@ -21,11 +22,14 @@ from mnemolite.errors import (
     ModelUnavailableError,
 )
 from mnemolite.events import EventStore
+from mnemolite.history import SearchHistory, compare
 from mnemolite.lexicon import Lexicon
 from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
 from mnemolite.migrations import upgrade
 from mnemolite.models import (
     Check,
+    Context,
+    ContextQuery,
     Event,
     EventPage,
     EventQuery,
@@ -34,6 +38,7 @@ from mnemolite.models import (
     Namespace,
     NewEvent,
     QueueState,
+    Replay,
     SearchQuery,
     SearchResult,
     Space,
@@ -72,6 +77,11 @@ class Memory:
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
         self._search = Search(database, self.lexicon, reranking=self._reranking)
+        self.history = SearchHistory(
+            database,
+            days=settings.search.history_days,
+            searches=settings.search.history_searches,
+        )
         self._notifier = notifier
         self._embedder = embedder
         self._space: Space | None = None
@@ -170,6 +180,21 @@ class Memory:
     async def search(self, query: SearchQuery | str) -> SearchResult:
         """Find events by meaning and words. An arm that could not run is named in the answer."""
         query = SearchQuery(q=query) if isinstance(query, str) else query
+        result = await self._run(query)
+        return await self.history.record(query, result) if query.explain else result
+
+    async def replay(self, request_id: UUID) -> Replay:
+        """Run a recorded search again, and tell what differs. Raises SearchNotFoundError."""
+        recorded = await self.history.get(request_id)
+        return compare(recorded, await self._run(recorded.query))
+
+    async def context(self, query: ContextQuery | str) -> Context:
+        """What a prompt should know: the best of a search as text, within ``max_tokens``."""
+        query = ContextQuery(q=query) if isinstance(query, str) else query
+        result = await self.search(query.search())
+        return await asyncio.to_thread(pack, query, result)
+
+    async def _run(self, query: SearchQuery) -> SearchResult:
         with metrics.SEARCH_SECONDS.labels(query.mode).time():
             return await self._search.run(query, space=self._space, embedder=self._embedder)
 

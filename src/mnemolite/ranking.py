@@ -65,6 +65,8 @@ class Ranking:
 
     ``scores == (vector + text) * boost`` in every row. ``own_vector`` (cosine) and ``own_text``
     (BM25) are what the event itself says, its length held against it, before its neighbours help.
+    ``terms`` is ``own_text`` by term, ``length`` each row's ``long_share``, and ``floor`` what
+    counts in place of a cosine that is not known.
     """
 
     scores: Floats
@@ -74,6 +76,9 @@ class Ranking:
     bm25: Floats
     own_vector: Floats
     own_text: Floats
+    terms: Floats
+    length: Floats
+    floor: float
 
 
 def rank(pool: Pool, weights: Weights, *, use_vectors: bool, use_words: bool) -> Ranking:
@@ -84,8 +89,8 @@ def rank(pool: Pool, weights: Weights, *, use_vectors: bool, use_words: bool) ->
     own_text = contributions * (1 - LONG_WORDS * length)[:, None]
     own_vector = pool.cosines * (1 - LONG_VECTORS * length)
     vector, text = np.zeros(rows), np.zeros(rows)
+    floor = _floor(own_vector, pool.nearest)
     if use_vectors and rows:
-        floor = _floor(own_vector, pool.nearest)
         weight = VECTOR_WEIGHT if use_words else 1.0
         vector = weight * vector_scores(own_vector, length, nearby=pool.nearby, floor=floor)
     if use_words and rows:
@@ -99,6 +104,9 @@ def rank(pool: Pool, weights: Weights, *, use_vectors: bool, use_words: bool) ->
         bm25=contributions.sum(axis=1),
         own_vector=np.nan_to_num(own_vector),
         own_text=own_text.sum(axis=1),
+        terms=own_text,
+        length=length,
+        floor=floor,
     )
 
 
@@ -121,12 +129,7 @@ def word_scores(own: Floats, length: Floats, *, nearby: Ints, idf: Floats) -> Fl
     A term said by the event itself counts whole; one said next to it counts less. Summing the
     events' totals instead would count a word again for each time it is repeated.
     """
-    best = own.copy()
-    shortness = (1 - length)[:, None]
-    for weight, before, after in _steps(WORD_SPREAD, nearby):
-        heard = np.maximum(_at(own, before, absent=0.0), _at(own, after, absent=0.0))
-        best = np.maximum(best, weight * shortness * heard)
-    totals = best.sum(axis=1)
+    totals = heard_words(own, length, nearby=nearby).max(axis=0).sum(axis=1)
     top = float(totals.max(initial=0.0))
     mass = float(idf.sum()) * (K1 + 1)
     if top <= 0 or mass <= 0:
@@ -141,12 +144,41 @@ def vector_scores(own: Floats, length: Floats, *, nearby: Ints, floor: float) ->
     being unknown. A document needs no context: its neighbours' share fades with its length.
     """
     known = np.where(np.isnan(own), floor, own)
-    spread = known.copy()
-    for weight, before, after in _steps(VECTOR_SPREAD, nearby):
-        near = np.maximum(_at(known, before, absent=-1.0), _at(known, after, absent=-1.0))
-        near = np.where((before == _ABSENT) & (after == _ABSENT), floor, near)
-        spread += weight * (floor + (1 - length) * (near - floor))
+    gains, _ = likely_neighbours(known, length, nearby=nearby, floor=floor)
+    spread = known + gains.sum(axis=0)
     return np.asarray(spread / max(float(spread.max()), 1e-9))
+
+
+def heard_words(own: Floats, length: Floats, *, nearby: Ints) -> Floats:
+    """What each term counts for each row, said by the row itself or at each place of ``nearby``.
+
+    (1 + places, rows, terms); a document hears less of its neighbours.
+    """
+    weights = [*reversed(WORD_SPREAD), *WORD_SPREAD]
+    shortness = (1 - length)[:, None]
+    heard = [
+        weight * shortness * _at(own, nearby[:, place], absent=0.0)
+        for place, weight in enumerate(weights)
+    ]
+    return np.stack([own, *heard])
+
+
+def likely_neighbours(
+    known: Floats, length: Floats, *, nearby: Ints, floor: float
+) -> tuple[Floats, Ints]:
+    """What is added to each row's cosine at each step, and the row it comes from, or -1.
+
+    Both are (steps, rows).
+    """
+    gains, givers = [], []
+    for weight, before, after in _steps(VECTOR_SPREAD, nearby):
+        early, late = _at(known, before, absent=-1.0), _at(known, after, absent=-1.0)
+        giver = np.where(late > early, after, before)
+        giver = np.where(before == _ABSENT, after, giver)
+        near = np.where(giver == _ABSENT, floor, np.maximum(early, late))
+        gains.append(weight * (floor + (1 - length) * (near - floor)))
+        givers.append(giver)
+    return np.stack(gains), np.stack(givers)
 
 
 def _floor(own: Floats, nearest: NDArray[np.bool_]) -> float:

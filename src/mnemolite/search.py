@@ -14,10 +14,10 @@ from mnemolite.arms import ArmResult, Arms, Key, SearchJob
 from mnemolite.database import Connection, Database
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import EmbeddingError
+from mnemolite.explanation import Explainer, account
 from mnemolite.lexicon import PENDING_LIMIT, Lexicon
 from mnemolite.models import (
     Arm,
-    ArmExplanation,
     DegradedArm,
     Explanation,
     Hit,
@@ -26,11 +26,12 @@ from mnemolite.models import (
     SearchQuery,
     SearchResult,
     Space,
-    TermExplanation,
 )
+from mnemolite.neighbours import Neighbourhood
 from mnemolite.ranking import Pool, Ranking, Weights, chain_neighbours, rank
 from mnemolite.reranking.stage import RerankStage, Speakers
 from mnemolite.sql import load
+from mnemolite.stopwatch import Stopwatch
 
 _queries = load("search")
 
@@ -47,6 +48,7 @@ class Search:
         self._lexicon = lexicon
         self._reranking = reranking
         self._arms = Arms(database)
+        self._neighbourhood = Neighbourhood(database)
 
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
@@ -57,14 +59,19 @@ class Search:
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
         """
+        watch = Stopwatch()
         wide = self._reranking.widen(query)
-        question = await self._lexicon.question(
-            query.namespace, query.q, space=space.id if space else None
-        )
-        job = SearchJob(wide, question, space, embedder)
+        with watch.part("question"):
+            question = await self._lexicon.question(
+                query.namespace, query.q, space=space.id if space else None
+            )
+        job = SearchJob(wide, question, space, embedder, watch)
         arms, degraded = await _settle(self._start(job))
         ranked, speakers = await self._rank(job, arms)
-        hits, rerank = await self._reranking.run(query, ranked, speakers=speakers)
+        with watch.part("reranking"):
+            hits, rerank = await self._reranking.run(query, ranked, speakers=speakers)
+        with watch.part("neighbours"):
+            hits = await self._neighbourhood.around(hits, query.neighbours, space=space)
         vector_arm = arms.get("vector")
         meta = SearchMeta(
             mode=query.mode,
@@ -76,15 +83,16 @@ class Search:
             pending_is_lower_bound=question.pending >= PENDING_LIMIT,
             count=len(hits),
             rerank=rerank,
+            explanation=account(job, arms) if query.explain else None,
         )
         return SearchResult(data=hits, meta=meta)
 
     def _start(self, job: SearchJob) -> dict[Arm, Coroutine[Any, Any, ArmResult]]:
         arms: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}
         if job.query.mode != "text":
-            arms["vector"] = self._arms.vector(job)
+            arms["vector"] = _timed(self._arms.vector(job), "vector", watch=job.watch)
         if job.query.mode != "vector" and job.query.q.strip():
-            arms["text"] = self._arms.text(job)
+            arms["text"] = _timed(self._arms.text(job), "text", watch=job.watch)
         return arms
 
     async def _rank(
@@ -95,32 +103,34 @@ class Search:
         if not found:
             return [], {}
         async with self._database.connection() as connection:
-            rows = await self._pool(connection, job, arms=arms, found=found)
-            nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
-            weights = Weights(
-                np.array([term.idf for term in job.question.terms]), job.question.average_words
-            )
-            ranking = rank(
-                _as_pool(rows, job.query.q, nearest=nearest),
-                weights,
-                use_vectors="vector" in arms,
-                use_words="text" in arms,
-            )
-            best = _best(job.query, rows, ranking=ranking)
-            events = await self._events(connection, job, arms=arms, rows=[rows[i] for i in best])
+            with job.watch.part("pool"):
+                rows = await self._pool(connection, job, arms=arms, found=found)
+            with job.watch.part("ranking"):
+                nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
+                pool = _as_pool(rows, job.query.q, nearest=nearest)
+                ranking = _ranking(job, pool, arms=arms)
+                best = _best(job.query, rows, ranking=ranking)
+            with job.watch.part("hits"):
+                chosen = [rows[place] for place in best]
+                events = await self._events(connection, job, arms=arms, rows=chosen)
         ranks = {arm: _ranks(result) for arm, result in arms.items()}
-        hits = [
-            _hit(
-                events[rows[place]["id"]],
-                rows[place],
-                job=job,
-                ranks=ranks,
-                place=place,
-                ranking=ranking,
+        explainer = Explainer(job, rows, pool=pool, ranking=ranking) if job.query.explain else None
+        hits = []
+        for place in best:
+            row = rows[place]
+            if row["id"] not in events:
+                continue
+            found_at = {arm: of.get(row["id"]) for arm, of in ranks.items()}
+            hits.append(
+                _hit(
+                    events[row["id"]],
+                    row,
+                    score=float(ranking.scores[place]),
+                    bm25=float(ranking.bm25[place]) if "text" in arms else 0.0,
+                    ranks=found_at,
+                    explanation=explainer.explain(place, found_at) if explainer else None,
+                )
             )
-            for place in best
-            if rows[place]["id"] in events
-        ]
         return hits, {row["id"]: row["speaker"] for row in rows}
 
     async def _pool(
@@ -171,6 +181,13 @@ class Search:
         return _queries[of].format(table=table), {"vector": Vector(vector)}
 
 
+async def _timed(
+    running: Coroutine[Any, Any, ArmResult], name: str, *, watch: Stopwatch
+) -> ArmResult:
+    with watch.part(name):
+        return await running
+
+
 async def _settle(
     running: Mapping[Arm, Coroutine[Any, Any, ArmResult]],
 ) -> tuple[dict[Arm, ArmResult], list[DegradedArm]]:
@@ -186,6 +203,13 @@ async def _settle(
         else:
             raise result
     return arms, degraded
+
+
+def _ranking(job: SearchJob, pool: Pool, *, arms: Mapping[Arm, ArmResult]) -> Ranking:
+    weights = Weights(
+        np.array([term.idf for term in job.question.terms]), job.question.average_words
+    )
+    return rank(pool, weights, use_vectors="vector" in arms, use_words="text" in arms)
 
 
 def _as_pool(rows: Sequence[Row], q: str, *, nearest: set[str]) -> Pool:
@@ -232,41 +256,22 @@ def _hit(
     event: Row,
     row: Row,
     *,
-    job: SearchJob,
-    ranks: Mapping[Arm, Mapping[str, int]],
-    place: int,
-    ranking: Ranking,
+    score: float,
+    bm25: float,
+    ranks: dict[Arm, int | None],
+    explanation: Explanation | None,
 ) -> Hit:
     distance = row["distance"]
     span = event.pop("passage")
-    found = {arm: of.get(row["id"]) for arm, of in ranks.items()}
-    text_score = float(ranking.bm25[place]) if "text" in ranks else None
     return Hit(
         **event,
-        score=float(ranking.scores[place]),
+        score=score,
         distance=distance,
         similarity=None if distance is None else _similarity(distance),
-        text_score=text_score or None,
-        ranks=found,
+        text_score=bm25 or None,
+        ranks=ranks,
         passage=_passage(event["text"], span),
-        explanation=_explain(job, row, place=place, ranking=ranking) if job.query.explain else None,
-    )
-
-
-def _explain(job: SearchJob, row: Row, *, place: int, ranking: Ranking) -> Explanation:
-    terms = {
-        term.lexeme: TermExplanation(idf=term.idf, documents=term.documents, frequency=frequency)
-        for term, frequency in zip(job.question.terms, row["frequencies"], strict=True)
-        if frequency
-    }
-    return Explanation(
-        vector=ArmExplanation(
-            own=float(ranking.own_vector[place]), score=float(ranking.vector[place])
-        ),
-        text=ArmExplanation(own=float(ranking.own_text[place]), score=float(ranking.text[place])),
-        boost=float(ranking.boost[place]),
-        words=row["words"],
-        terms=terms,
+        explanation=explanation,
     )
 
 

@@ -219,6 +219,16 @@ class SearchSettings(_Group):
         "Text-search language of namespaces that name none.",
         pattern=r"^[a-z_]{1,63}$",
     )
+    history_days: int = _env(
+        "MNEMO_HISTORY_DAYS", 7, "Days that explained searches are kept.", ge=1, le=3650
+    )
+    history_searches: int = _env(
+        "MNEMO_HISTORY_SEARCHES",
+        10_000,
+        "Explained searches that are kept, the newest. 0: none is recorded.",
+        ge=0,
+        le=1_000_000,
+    )
 
 
 class RerankerSettings(_Group):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
@@ -18,6 +19,7 @@ from mnemolite.spaces import Claim, EmbeddedPassage, PendingEvent
 log = structlog.get_logger(__name__)
 
 _FAULT_PAUSE_SECONDS = 1.0
+_PURGE_SECONDS = 60.0
 
 
 class Worker:
@@ -29,6 +31,7 @@ class Worker:
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._index_build: asyncio.Task[None] | None = None
+        self._next_purge = time.monotonic()
 
     def stop(self) -> None:
         """End after the batch at hand."""
@@ -78,6 +81,7 @@ class Worker:
             if await self._work():
                 return
             await self._index_when_due()
+            await self._purge_when_due()
         except MnemoliteError as error:
             log.warning("worker_fault", code=error.code, error=str(error))
             await self._pause(_FAULT_PAUSE_SECONDS)
@@ -144,6 +148,11 @@ class Worker:
         memory = self._memory
         if await memory.spaces.lacks_index(memory.space, self._settings.hnsw_min_rows):
             self._index_build = asyncio.create_task(self._build_index())
+
+    async def _purge_when_due(self) -> None:
+        """Forget old searches, a small step in each idle round until none is left."""
+        if time.monotonic() >= self._next_purge and not await self._memory.history.purge():
+            self._next_purge = time.monotonic() + _PURGE_SECONDS
 
     async def _build_index(self) -> None:
         try:

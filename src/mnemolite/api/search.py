@@ -1,6 +1,7 @@
-"""Routes of the search: by query string, and by a body for filters and vectors."""
+"""Routes of the search: by query string, by a body for filters and vectors, and run again."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
@@ -18,8 +19,9 @@ from mnemolite.errors import (
     InvalidVectorError,
     MnemoliteError,
     ModelUnavailableError,
+    SearchNotFoundError,
 )
-from mnemolite.models import SearchOptions, SearchQuery, SearchResult
+from mnemolite.models import Replay, SearchOptions, SearchQuery, SearchResult
 
 router = APIRouter(prefix="/v1/search", tags=["search"], route_class=StrictJsonRoute)
 
@@ -46,7 +48,25 @@ _EXAMPLE_RESULT = {
         "count": 1,
     },
 }
-_ERRORS: tuple[type[MnemoliteError], ...] = (
+_EXAMPLE_REPLAY = {
+    "request_id": "0193522f-9f41-7c3e-a5b1-2f6d1c0e9a77",
+    "recorded_at": "2026-01-02T03:04:05.678901Z",
+    "query": {"q": "When did Caroline go to the support group?", "namespace": "conv-26"},
+    "same": False,
+    "hits": [
+        {
+            "change": "moved",
+            "id": "0187fb9b-6600-7d2a-9c31-3f0a5b6c7d8e",
+            "rank_before": 2,
+            "rank": 1,
+            "score_before": 2.31,
+            "score": 2.5,
+        }
+    ],
+    "meta": {},
+    "result": _EXAMPLE_RESULT,
+}
+SEARCH_ERRORS: tuple[type[MnemoliteError], ...] = (
     InvalidInputError,
     InvalidQueryError,
     InvalidTextError,
@@ -78,7 +98,7 @@ class SearchParams(SearchOptions):
     "",
     summary="Search",
     response_model=SearchResult,
-    responses={200: example(_EXAMPLE_RESULT), **responses(*_ERRORS)},
+    responses={200: example(_EXAMPLE_RESULT), **responses(*SEARCH_ERRORS)},
 )
 async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) -> Response:
     """Best first. `meta` says which arms ran, how, and how many events cannot be found by meaning
@@ -92,7 +112,7 @@ async def search(memory: MemoryDep, params: Annotated[SearchParams, Query()]) ->
     response_model=SearchResult,
     responses={
         200: example(_EXAMPLE_RESULT),
-        **responses(*_ERRORS, InvalidVectorError, *WITH_BODY),
+        **responses(*SEARCH_ERRORS, InvalidVectorError, *WITH_BODY),
     },
 )
 async def search_with_body(
@@ -102,6 +122,21 @@ async def search_with_body(
     return _answer(await memory.search(query))
 
 
-def _answer(result: SearchResult) -> Response:
+@router.post(
+    "/{request_id}/replay",
+    summary="Run a recorded search again",
+    response_model=Replay,
+    responses={
+        200: example(_EXAMPLE_REPLAY),
+        **responses(*SEARCH_ERRORS, InvalidVectorError, SearchNotFoundError),
+    },
+)
+async def replay(memory: MemoryDep, request_id: UUID) -> Response:
+    """Searches with `explain` are recorded under `meta.request_id`. Says which hits came, went,
+    moved or changed their scores, and whether plan, space or arms differ."""
+    return _answer(await memory.replay(request_id))
+
+
+def _answer(result: SearchResult | Replay) -> Response:
     """Written once: the framework would check the result against its own model before."""
     return Response(result.model_dump_json(), media_type="application/json")

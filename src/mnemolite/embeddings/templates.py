@@ -37,10 +37,15 @@ def recall_text(text: str, *, speaker: str | None = None, timestamp: datetime | 
     name = _short_name(speaker) if speaker else ""
     if timestamp is None:
         return f'{name} said: "{text}"' if name else text
+    day = f"On {written_day(timestamp)}"
+    return f'{day}, {name} said: "{text}"' if name else f'{day}: "{text}"'
+
+
+def written_day(timestamp: datetime) -> str:
+    """A day as people write it, such as ``8 May 2023``, in UTC."""
     if timestamp.tzinfo is not None:
         timestamp = timestamp.astimezone(UTC)
-    day = f"On {timestamp.day} {_MONTHS[timestamp.month - 1]} {timestamp.year}"
-    return f'{day}, {name} said: "{text}"' if name else f'{day}: "{text}"'
+    return f"{timestamp.day} {_MONTHS[timestamp.month - 1]} {timestamp.year}"
 
 
 def _short_name(speaker: str) -> str:

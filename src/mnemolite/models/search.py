@@ -1,15 +1,19 @@
 """Searches: what is asked, what is found, and why."""
 
 from typing import Literal, Self
+from uuid import UUID
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from mnemolite.models.events import Event, Scope
 from mnemolite.models.values import (
+    MAX_NEIGHBOURS,
     MAX_QUERY_CHARACTERS,
     MAX_SEARCH_LIMIT,
     Frozen,
+    JsonObject,
+    Timestamp,
     Where,
     check_text,
 )
@@ -27,7 +31,12 @@ class SearchOptions(Scope):
     min_similarity: float | None = Field(
         None, ge=0, le=1, description="Leave out hits that are less similar than this."
     )
-    explain: bool = Field(False, description="Whether each hit says why it stands there.")
+    neighbours: int = Field(
+        0, ge=0, le=MAX_NEIGHBOURS, description="Places around each hit to return, on either side."
+    )
+    explain: bool = Field(
+        False, description="Say why each hit stands there, and record the search for a replay."
+    )
     rerank: bool | None = Field(
         None,
         description="Whether a reranker orders the best hits anew. Left out: if there is one.",
@@ -70,11 +79,23 @@ class TermExplanation(Frozen):
     frequency: int = Field(description="How often this event has it, up to 32.")
 
 
-class ArmExplanation(Frozen):
-    """What one arm gave to a hit."""
+class NeighbourShare(Frozen):
+    """What an event near the hit in its session added to the hit's score."""
 
-    own: float = Field(description="Of the event itself: cosine or BM25, less for its length.")
-    score: float = Field(description="With its neighbours, as it was added to the fused score.")
+    id: UUID
+    score: float
+
+
+class ArmExplanation(Frozen):
+    """What one arm gave to a hit: score = own_score + assumed + the sum of the neighbours'."""
+
+    rank: int | None = Field(description="1-based rank in this arm; null if it found it not.")
+    raw: float | None = Field(description="Cosine, or BM25; null where there is none.")
+    own: float = Field(description="The raw score, less for the event's length.")
+    own_score: float = Field(description="What the event itself has of the score.")
+    neighbours: list[NeighbourShare] = Field(description="What others added, the most first.")
+    assumed: float = Field(description="What counts in place of missing vectors and neighbours.")
+    score: float = Field(description="Of all these, as it was added to the fused score.")
 
 
 class Explanation(Frozen):
@@ -83,8 +104,20 @@ class Explanation(Frozen):
     vector: ArmExplanation
     text: ArmExplanation
     boost: float = Field(description="Above 1 when the question names the speaker.")
+    parts: dict[str, float] = Field(description="What the score is the sum of.")
     words: int = Field(description="Words of the event, without stop words.")
     terms: dict[str, TermExplanation] = Field(description="The query's lexemes that it has.")
+
+
+class Neighbour(Frozen):
+    """What stands near a hit: a passage of its own text, or an event of its session."""
+
+    place: int = Field(description="-1 is just before the hit, 1 just after it, and so on.")
+    id: UUID = Field(description="Of the event; the hit's own for a passage of the hit.")
+    passage: Passage | None = Field(None, description="Of the hit's own text; null for an event.")
+    event: Event | None = Field(
+        None, description="Null for a passage, for a hit, and for what a better hit has given."
+    )
 
 
 class Hit(Event):
@@ -102,6 +135,9 @@ class Hit(Event):
     )
     passage: Passage | None = Field(description="The nearest part of its text; null if unknown.")
     explanation: Explanation | None = Field(description="With `explain` only.")
+    neighbours: list[Neighbour] = Field(
+        default_factory=list, description="What stands around it, in order of time."
+    )
 
 
 class DegradedArm(Frozen):
@@ -132,6 +168,29 @@ class RerankMeta(Frozen):
     ms: float = Field(description="How long it took, in milliseconds.")
 
 
+class QueryTerm(Frozen):
+    """A word that was looked for."""
+
+    idf: float
+    documents: int = Field(description="Events of the namespace that have it.")
+
+
+class SearchExplanation(Frozen):
+    """How a query was understood, and where the time went."""
+
+    namespace: str
+    session: str | None
+    since: Timestamp | None
+    until: Timestamp | None
+    where: JsonObject | None
+    phrases: list[str] = Field(description="What a hit must hold, word by word.")
+    excluded: list[str] = Field(description="What a hit must not hold.")
+    terms: dict[str, QueryTerm] = Field(description="The lexemes looked for, the rarest first.")
+    ignored: list[str] = Field(description="Lexemes that nothing holds, or that only ask.")
+    found: dict[Arm, int] = Field(description="Candidates of each arm.")
+    timings: dict[str, float] = Field(description="Milliseconds of each part; arms run abreast.")
+
+
 class SearchMeta(Frozen):
     """What a search did, so that nobody has to guess."""
 
@@ -146,6 +205,11 @@ class SearchMeta(Frozen):
     rerank: RerankMeta | None = Field(
         None, description="The reranking; null if nobody was to rerank."
     )
+    request_id: UUID | None = Field(
+        None, description="Of the record that can be replayed; null without `explain`."
+    )
+    not_recorded: str | None = Field(None, description="Why an explained search has no record.")
+    explanation: SearchExplanation | None = Field(None, description="With `explain` only.")
 
 
 class SearchResult(Frozen):
@@ -153,3 +217,46 @@ class SearchResult(Frozen):
 
     data: list[Hit]
     meta: SearchMeta
+
+
+class Recorded(Frozen):
+    """What is kept of an explained search: the query, and of its hits ids and scores alone."""
+
+    id: UUID
+    created_at: Timestamp
+    query: SearchQuery
+    arms: list[Arm]
+    degraded: list[DegradedArm]
+    plan: Plan | None
+    space: int | None
+    hits: list[tuple[UUID, float]] = Field(description="Best first: id and score.")
+
+
+class Change(Frozen):
+    """A property of an answer, as it was recorded and as it is now."""
+
+    before: JsonObject | list[JsonObject] | list[str] | int | None
+    now: JsonObject | list[JsonObject] | list[str] | int | None
+
+
+class HitChange(Frozen):
+    """A hit that differs; what it has not, then or now, is null."""
+
+    change: Literal["came", "went", "moved", "rescored"]
+    id: UUID
+    rank_before: int | None
+    rank: int | None
+    score_before: float | None
+    score: float | None
+
+
+class Replay(Frozen):
+    """A recorded search, run again."""
+
+    request_id: UUID
+    recorded_at: Timestamp
+    query: SearchQuery
+    same: bool = Field(description="Whether nothing differs.")
+    hits: list[HitChange] = Field(description="What differs, in the order of now; then what went.")
+    meta: dict[str, Change] = Field(description="What else differs: arms, degraded, plan or space.")
+    result: SearchResult = Field(description="The answer of now.")

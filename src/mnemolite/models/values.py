@@ -21,6 +21,8 @@ DEFAULT_NAMESPACE = "default"
 MAX_BATCH = 1000
 MAX_LIMIT = 1000
 MAX_SEARCH_LIMIT = 200
+MAX_NEIGHBOURS = 20
+MAX_CONTEXT_TOKENS = 200_000
 # The words of a text must fit into a tsvector, which holds 1 MiB; those of prose this long do.
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_QUERY_CHARACTERS = 10_000
