@@ -208,6 +208,61 @@ def test_a_reranker_that_is_not_there_cannot_be_demanded(mnemolite: Run) -> None
     assert (done.returncode, "MNEMO_RERANKER" in done.stderr) == (1, True)
 
 
+def test_neighbours_stand_around_their_hits(mnemolite: Run, rows: Path) -> None:
+    mnemolite("import", rows.name, *MAPS, "--no-embed")
+    search = ("search", "parade", "-n", "chat", "--mode", "text", "--limit", "1")
+    alone = mnemolite(*search)
+    assert "weather" not in alone.stdout
+    done = mnemolite(*search, "--neighbours", "2")
+    assert done.stdout.index("parade") < done.stdout.index("Melanie: Was the weather fine?")
+
+
+def test_an_explained_search_and_its_replay(mnemolite: Run, rows: Path) -> None:
+    mnemolite("import", rows.name, *MAPS)
+    done = mnemolite("search", "the parade, Caroline?", "-n", "chat", "--explain")
+    assert done.returncode == 0, done.stderr
+    for said in ("words (idf)", "filters namespace = chat", "#1 ", "own ", "time question"):
+        assert said in done.stdout
+    request_id = done.stdout.rpartition("--replay ")[2].strip()
+    again = mnemolite("search", "--replay", request_id)
+    assert "Nothing differs" in again.stdout
+    mnemolite("add", "Another parade in May.", "-n", "chat")
+    changed = mnemolite("search", "--replay", request_id)
+    assert "came" in changed.stdout
+    assert "Another parade in May." in changed.stdout
+    replay = json.loads(mnemolite("search", "--replay", request_id, "--json").stdout)
+    assert replay["same"] is False
+    assert "came" in {change["change"] for change in replay["hits"]}
+
+
+def test_replays_that_cannot_be(mnemolite: Run) -> None:
+    unknown = mnemolite("search", "--replay", "00000000-0000-7000-8000-000000000001")
+    assert (unknown.returncode, "(search_not_found)" in unknown.stderr) == (1, True)
+    assert mnemolite("search", "--replay", "nothing").returncode == 2
+    nothing = mnemolite("search")
+    assert (nothing.returncode, "nothing to look for" in nothing.stderr) == (1, True)
+
+
+def test_a_context_is_printed_as_it_is(mnemolite: Run, rows: Path) -> None:
+    mnemolite("import", rows.name, *MAPS, "--no-embed")
+    context = ("context", "parade", "-n", "chat", "--mode", "text", "--limit", "1")
+    done = mnemolite(*context)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "Monday, 8 May 2023 (session 1)\n"
+        "13:56 Caroline: I went to the parade.\n"
+        "13:56 Melanie: Was the weather fine?\n"
+    )
+    assert "of 1000 tokens (all-MiniLM-L6-v2)" in done.stderr
+    as_json = json.loads(
+        mnemolite(*context, "--max-tokens", "32", "--tokenizer", "characters/4", "--json").stdout
+    )
+    assert as_json["tokens"] <= 32
+    assert [part["part"] for part in as_json["parts"]] == ["whole", "whole"]
+    wrong = mnemolite("context", "x", "--max-tokens", "1")
+    assert (wrong.returncode, "max_tokens" in wrong.stderr) == (1, True)
+
+
 # --- worker -------------------------------------------------------------------------------------
 
 

@@ -86,10 +86,12 @@ class Plans:
 
     def __init__(self) -> None:
         self.scans: list[tuple[str, str, str]] = []  # kind, table, index
+        self.statements = 0  # those inside functions and triggers included
 
     def read(self, notice: Diagnostic) -> None:
         _, found, plan = (notice.message_primary or "").partition("plan:\n")
         if found:
+            self.statements += 1
             self._walk(json.loads(plan)["Plan"])
 
     def _walk(self, node: Mapping[str, Any]) -> None:
@@ -239,3 +241,39 @@ async def test_metadata_is_merged(filled: Memory, plans: Plans) -> None:
     await filled.merge_metadata(event.id, {"k": 1})
     assert plans.used("events_pkey")
     assert not plans.whole_tables() & LARGE
+
+
+async def test_neighbours_are_read_in_two_statements_by_their_index(
+    filled: Memory, plans: Plans
+) -> None:
+    query = SearchQuery(q="needle1500 turn", namespace="n4", mode="text", limit=50)
+    assert len((await filled.search(query)).data) == 50
+    without = plans.statements
+    plans.statements, plans.scans = 0, []
+    result = await filled.search(query.model_copy(update={"neighbours": 5}))
+    assert len(result.data[0].neighbours) > 5
+    assert plans.statements == without + 2
+    assert plans.used("events_session_idx")
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_passages_beside_the_best_are_found_by_their_event(
+    filled: Memory, plans: Plans
+) -> None:
+    query = SearchQuery(q="needle1500", namespace="n3", neighbours=5)
+    assert (await filled.search(query)).data[0].neighbours
+    assert plans.used(f"{filled.space.table}_pkey")
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_the_history_is_purged_by_its_key(filled: Memory, plans: Plans) -> None:
+    async with filled.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO search_history (id, namespace, query, outcome, hit_ids, hit_scores) "
+            "SELECT event_id(now()), 'n', '{}', '{}', '{}', '{}' FROM generate_series(1, 15000)"
+        )
+        await connection.execute("ANALYZE search_history")
+        plans.scans.clear()
+    assert await filled.history.purge() == 500
+    assert plans.used("search_history_pkey")
+    assert "search_history" not in plans.whole_tables()

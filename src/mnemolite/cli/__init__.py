@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from mnemolite.cli import db, doctor, evaluate, events, import_export, search, serve
+from mnemolite.cli import context, db, doctor, evaluate, events, import_export, search, serve
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
 
@@ -21,6 +21,7 @@ app.command()(serve.serve)
 app.command()(serve.worker)
 app.command()(events.add)
 app.command()(search.search)
+app.command()(context.context)
 app.command("import")(import_export.import_)
 app.command("eval")(evaluate.eval_)
 app.command()(doctor.doctor)

@@ -19,7 +19,7 @@ class ContextQuery(SearchQuery):
         1, ge=0, le=MAX_NEIGHBOURS, description="Places around each hit to choose from."
     )
     max_tokens: int = Field(
-        1000, ge=16, le=MAX_CONTEXT_TOKENS, description="The text never has more tokens."
+        1000, ge=32, le=MAX_CONTEXT_TOKENS, description="The text never has more tokens."
     )
     tokenizer: Tokenizer = Field("all-MiniLM-L6-v2", description="What counts the tokens.")
 

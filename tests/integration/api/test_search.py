@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import AsyncClient
@@ -131,3 +132,60 @@ async def test_words_that_mean_nothing_to_the_words_arm(searched: AsyncClient) -
     for q in ("the of and", "?!", "qwertzuiop"):
         assert (await find(searched, q=q, mode="text"))["data"] == []
         assert len((await find(searched, q=q))["data"]) == 4
+
+
+async def test_neighbours_over_both_methods(searched: AsyncClient) -> None:
+    by_post = await find(searched, q="ERR-4512", mode="text", limit=1, neighbours=1)
+    params = {"q": "ERR-4512", "mode": "text", "limit": "1", "neighbours": "1"}
+    by_get = (await searched.get("/v1/search", params=params)).json()
+    assert by_get == by_post
+    (hit,) = by_post["data"]
+    (neighbour,) = hit["neighbours"]
+    assert (neighbour["place"], neighbour["passage"]) == (1, None)
+    assert neighbour["event"]["metadata"]["n"] == 2
+    for wrong in ("21", "-1", "x"):
+        response = await searched.get("/v1/search", params={"q": "x", "neighbours": wrong})
+        assert (response.status_code, response.json()["field"]) == (422, "neighbours")
+
+
+async def test_an_explained_search(searched: AsyncClient) -> None:
+    where = {"user": {"$in": ["ada", "bob"]}}
+    answer = await find(
+        searched, q='ERR-4512 parser -tea "x y"', where=where, since="2023-01-01T00:00:00Z",
+        explain=True,
+    )  # fmt: skip
+    query = answer["meta"]["explanation"]
+    assert query["where"] == where
+    assert query["since"] == "2023-01-01T00:00:00Z"
+    assert query["excluded"] == ["tea"]
+    assert query["terms"]["parser"]["idf"] > 0
+    assert query["found"].keys() == {"vector", "text"}
+    assert {"embedding", "vector", "text", "pool", "ranking", "total"} <= query["timings"].keys()
+    for hit in answer["data"]:
+        why = hit["explanation"]
+        assert sum(why["parts"].values()) == pytest.approx(hit["score"])
+        assert why["text"]["rank"] == hit["ranks"]["text"]
+        assert why["vector"]["raw"] == pytest.approx(1 - hit["distance"])
+
+
+async def test_a_replay(searched: AsyncClient) -> None:
+    answer = await find(searched, q="ERR-4512", mode="text", explain=True)
+    address = f"/v1/search/{answer['meta']['request_id']}/replay"
+    replay = (await searched.post(address)).json()
+    assert (replay["same"], replay["hits"], replay["meta"]) == (True, [], {})
+    await searched.delete(f"/v1/events/{answer['data'][0]['id']}")
+    replay = (await searched.post(address)).json()
+    assert replay["same"] is False
+    changes = {change["id"]: change["change"] for change in replay["hits"]}
+    assert changes[answer["data"][0]["id"]] == "went"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [(UUID(int=1), 404, "search_not_found"), ("nothing", 422, "invalid_input")],
+)
+async def test_replays_of_nothing(
+    client: AsyncClient, name: object, status: int, code: str
+) -> None:
+    response = await client.post(f"/v1/search/{name}/replay")
+    assert (response.status_code, response.json()["code"]) == (status, code)
