@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from mnemolite.database import Database
 from mnemolite.errors import MnemoliteError, SearchNotFoundError
@@ -75,13 +76,7 @@ class SearchHistory:
                 field="request_id",
                 remedy="Only searches with explain are recorded, and the oldest are forgotten.",
             )
-        return Recorded(
-            id=row["id"],
-            created_at=row["created_at"],
-            query=row["query"],
-            hits=list(zip(row["hit_ids"], row["hit_scores"], strict=True)),
-            **row["outcome"],
-        )
+        return _as_recorded(row)
 
     async def purge(self) -> int:
         """Forget some of what is too old or too much; how many."""
@@ -108,6 +103,19 @@ def compare(recorded: Recorded, result: SearchResult) -> Replay:
         meta=changed,
         result=result,
     )
+
+
+def _as_recorded(row: dict[str, Any]) -> Recorded:
+    fields = {name: row[name] for name in ("id", "created_at", "query")} | row["outcome"]
+    hits = zip(row["hit_ids"], row["hit_scores"], strict=True)
+    try:
+        return Recorded.model_validate(fields | {"hits": list(hits)})
+    except ValidationError as error:
+        raise SearchNotFoundError(
+            f"The search {row['id']} was recorded by a version that searched otherwise.",
+            field="request_id",
+            remedy="Search again with explain.",
+        ) from error
 
 
 def _hit_changes(recorded: Recorded, result: SearchResult) -> list[HitChange]:

@@ -103,6 +103,20 @@ async def test_unknown_ids(memory: Memory) -> None:
     assert raised.value.remedy
 
 
+async def test_a_record_of_another_version(memory: Memory, dsn: str) -> None:
+    await fill(memory, "I like tea.")
+    request_id, _ = await explained(memory)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            'UPDATE search_history SET outcome = outcome || \'{"plan": {"by": "magic"}}\''
+        )
+    assert (await memory.replay(request_id)).meta["plan"].before == {"by": "magic"}
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE search_history SET query = query || '{\"gone\": 1}'")
+    with pytest.raises(SearchNotFoundError, match="searched otherwise"):
+        await memory.replay(request_id)
+
+
 async def test_a_read_only_database_still_answers(
     memory: Memory, settings: Settings, dsn: str
 ) -> None:

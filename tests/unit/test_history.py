@@ -10,7 +10,7 @@ from mnemolite.history import compare
 from mnemolite.models import Hit, Plan, Recorded, SearchMeta, SearchQuery, SearchResult
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
-EXACT = Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
+EXACT = Plan(vector="exact", estimated_rows=None)
 HITS = st.dictionaries(st.integers(1, 6), st.sampled_from([0.5, 1.0, 1.0 + 1e-12]), max_size=6)
 
 
@@ -21,7 +21,7 @@ def recorded(hits: dict[int, float]) -> Recorded:
         query=SearchQuery(q="x"),
         arms=["vector", "text"],
         degraded=[],
-        plan=EXACT,
+        plan=EXACT.model_dump(),
         space=1,
         hits=[(UUID(int=number), score) for number, score in hits.items()],
     )
@@ -81,7 +81,7 @@ def test_each_kind_of_change() -> None:
 
 
 def test_another_space_and_plan() -> None:
-    hnsw = Plan(vector="hnsw", estimated_rows=50_000, estimate_is_lower_bound=True)
+    hnsw = Plan(vector="hnsw", estimated_rows=50_000)
     replay = compare(recorded({1: 1.0}), answer({1: 1.0}, space=2, plan=hnsw))
     assert (replay.hits, replay.same) == ([], False)
     assert (replay.meta["space"].before, replay.meta["space"].now) == (1, 2)

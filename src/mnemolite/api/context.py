@@ -35,7 +35,7 @@ _EXAMPLE_CONTEXT = {
         "mode": "hybrid",
         "arms": ["vector", "text"],
         "degraded": [],
-        "plan": {"vector": "exact", "estimated_rows": None, "estimate_is_lower_bound": False},
+        "plan": {"vector": "exact", "estimated_rows": None},
         "space": 1,
         "pending": 0,
         "pending_is_lower_bound": False,

@@ -74,8 +74,7 @@ def _plan(meta: Any) -> str:
         return ""
     plan = meta.plan
     rows = "" if plan.estimated_rows is None else f" of about {plan.estimated_rows} rows"
-    more = " or more" if plan.estimate_is_lower_bound else ""
-    return f"; vectors {plan.vector}{rows}{more}, space {meta.space}"
+    return f"; vectors {plan.vector}{rows}, space {meta.space}"
 
 
 def _show_hit(number: int, hit: Any, *, numbers: dict[Any, str]) -> None:

@@ -225,9 +225,10 @@ class Recorded(Frozen):
     id: UUID
     created_at: Timestamp
     query: SearchQuery
-    arms: list[Arm]
-    degraded: list[DegradedArm]
-    plan: Plan | None
+    # As they were said: later versions may say them otherwise.
+    arms: list[str]
+    degraded: list[JsonObject]
+    plan: JsonObject | None
     space: int | None
     hits: list[tuple[UUID, float]] = Field(description="Best first: id and score.")
 
