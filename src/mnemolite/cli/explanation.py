@@ -43,10 +43,10 @@ def show_replay(replay: Any) -> None:
     for name, change in replay.meta.items():
         out.print(f"[bold]{name}[/] {escape(str(change.before))} → {escape(str(change.now))}")
     texts = {hit.id: hit.text for hit in replay.result.data}
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("what", "rank", "score"):
         table.add_column(name, no_wrap=True)
-    table.add_column("event", no_wrap=True, overflow="ellipsis")
+    table.add_column("event", no_wrap=True, overflow="ellipsis", ratio=1)
     for hit in replay.hits:
         rank = f"{_or_dash(hit.rank_before)} → {_or_dash(hit.rank)}"
         score = f"{_or_dash(hit.score_before, '.4f')} → {_or_dash(hit.score, '.4f')}"
