@@ -27,7 +27,14 @@ log = structlog.get_logger(__name__)
 
 _PURGE_STEP = 500
 # What of the meta is recorded and compared.
-_OUTCOME = {"arms", "degraded", "plan", "space"}
+_RERANK: dict[str, Any] = {"provider": True, "model": True, "applied": True}
+_OUTCOME: dict[str, Any] = {
+    "arms": True,
+    "degraded": True,
+    "plan": True,
+    "space": True,
+    "rerank": _RERANK,
+}
 # Scores are sums in an order that PostgreSQL is free to choose.
 _SAME_SCORE = 1e-9
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnemolite.history import compare
-from mnemolite.models import Hit, Plan, Recorded, SearchMeta, SearchQuery, SearchResult
+from mnemolite.models import Hit, Plan, Recorded, RerankMeta, SearchMeta, SearchQuery, SearchResult
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 EXACT = Plan(vector="exact", estimated_rows=None)
@@ -78,6 +78,17 @@ def test_each_kind_of_change() -> None:
     assert (moved.rank_before, moved.rank) == (1, 3)
     assert (moved.score_before, moved.score) == (0.9, 0.6)
     assert not replay.same
+
+
+def test_a_reranker_that_was_not_heard_and_not_how_long_it_took() -> None:
+    judge = RerankMeta(provider="tei", model="m", pairs=5, applied=True, reason=None, ms=9.0)
+    now = answer({1: 1.0})
+    heard = now.model_copy(update={"meta": now.meta.model_copy(update={"rerank": judge})})
+    said = {"provider": "tei", "model": "m", "applied": True}
+    before = recorded({1: 1.0}).model_copy(update={"rerank": said})
+    assert compare(before, heard).same
+    change = compare(before, now).meta["rerank"]
+    assert (change.before, change.now) == (said, None)
 
 
 def test_another_space_and_plan() -> None:

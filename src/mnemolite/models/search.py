@@ -230,6 +230,7 @@ class Recorded(Frozen):
     degraded: list[JsonObject]
     plan: JsonObject | None
     space: int | None
+    rerank: JsonObject | None = None
     hits: list[tuple[UUID, float]] = Field(description="Best first: id and score.")
 
 
@@ -259,5 +260,7 @@ class Replay(Frozen):
     query: SearchQuery
     same: bool = Field(description="Whether nothing differs.")
     hits: list[HitChange] = Field(description="What differs, in the order of now; then what went.")
-    meta: dict[str, Change] = Field(description="What else differs: arms, degraded, plan or space.")
+    meta: dict[str, Change] = Field(
+        description="What else differs: arms, degraded, plan, space or rerank."
+    )
     result: SearchResult = Field(description="The answer of now.")
