@@ -218,9 +218,15 @@ class EmbeddingError(MnemoliteError):
 
 
 class ModelUnavailableError(EmbeddingError):
-    """The embedding model could not be loaded."""
+    """The embedding model is not available."""
 
     code = "model_unavailable"
+
+
+class ModelBusyError(ModelUnavailableError):
+    """The embedding model has too much to do."""
+
+    code = "model_busy"
 
 
 class ModelMismatchError(EmbeddingError):
