@@ -205,34 +205,34 @@ class SearchSettings(Group):
     )
 
 
-class RerankerSettings(_Group):
+class RerankerSettings(Group):
     """Who orders the best hits of a search anew, if anybody does."""
 
-    provider: Literal["none", "cross-encoder", "tei", "cohere", "jina"] = _env(
+    provider: Literal["none", "cross-encoder", "tei", "cohere", "jina"] = env(
         "MNEMO_RERANKER",
         "none",
         "none; a local cross-encoder; or the form of a remote server: tei, cohere or jina.",
     )
-    model: OptionalText = _env(
+    model: OptionalText = env(
         "MNEMO_RERANKER_MODEL",
         None,
         "A local folder or hub id of a cross-encoder, or the model's name on the server.",
     )
-    url: OptionalText = _env(
+    url: OptionalText = env(
         "MNEMO_RERANKER_URL",
         None,
         "Address of the server. Unset: Cohere's or Jina's own; tei has none.",
     )
-    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = _env(
+    api_key: OptionalSecret = env(
         "MNEMO_RERANKER_API_KEY", None, "Sent to the server as a bearer token."
     )
-    device: Literal["cpu", "cuda", "mps"] = _env(
+    device: Literal["cpu", "cuda", "mps"] = env(
         "MNEMO_RERANKER_DEVICE", "cpu", "Where a cross-encoder runs."
     )
-    pairs: int = _env(
+    pairs: int = env(
         "MNEMO_RERANKER_PAIRS", 50, "Best hits that are ordered anew, at most.", ge=1, le=200
     )
-    deadline_seconds: float = _env(
+    deadline_seconds: float = env(
         "MNEMO_RERANKER_DEADLINE_SECONDS",
         1.0,
         "Longest time to order them; after it the answer keeps its first order and says so.",
