@@ -80,7 +80,7 @@ class EmbeddingSettings(RemoteSettings, BatchSettings, RedisSettings):
     model: str = env(
         "EMBEDDING_MODEL",
         "all-MiniLM-L6-v2",
-        "The packaged model's name, a local folder, a hub id (owner/name), or a server's name for it.",
+        "The packaged model's name, a local folder, a hub id (owner/name), or a server's name.",
         min_length=1,
     )
     revision: OptionalText = env(

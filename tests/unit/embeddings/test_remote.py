@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from mnemolite.embeddings import create_embedder
 from mnemolite.embeddings.mock import MockEmbedder
-from mnemolite.embeddings.model_folder import _PACKAGED_FOLDER
+from mnemolite.embeddings.model_folder import PACKAGED_FOLDER
 from mnemolite.embeddings.remote import RemoteEmbedder
 from mnemolite.embeddings.remote.counting import estimate
 from mnemolite.errors import (
@@ -30,7 +30,7 @@ from tests.model_server import DIMENSION, KEY, Fault, ModelServer, running_model
 
 PROTOCOLS = ("openai", "tei", "kserve")
 TEXTS = [f"text {number}" for number in range(5)]
-TOKENIZER = str(_PACKAGED_FOLDER / "tokenizer.json")
+TOKENIZER = str(PACKAGED_FOLDER / "tokenizer.json")
 
 Open = Callable[..., RemoteEmbedder]
 
