@@ -17,6 +17,7 @@ from mnemolite.errors import (
     InvalidTimestampError,
     InvalidVectorError,
     MnemoliteError,
+    ModelBusyError,
     ModelUnavailableError,
 )
 from mnemolite.models import SearchOptions, SearchQuery, SearchResult
@@ -53,6 +54,7 @@ _ERRORS: tuple[type[MnemoliteError], ...] = (
     InvalidTimestampError,
     InvalidFilterError,
     EmbeddingError,
+    ModelBusyError,
     ModelUnavailableError,
     *DATABASE,
 )
