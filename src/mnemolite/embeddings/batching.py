@@ -2,7 +2,7 @@
 
 Queries and documents have a lane each, with threads of their own: a query shares the processor with
 the documents that a worker embeds, but never waits for a batch of them. In a lane, what arrives
-while the model is busy forms the next batches, filled from all callers in turn, and a text that is
+while the model is busy forms the next batches, small calls before large ones, and a text that is
 waiting or being computed is not computed again. All state here is touched by the event loop only.
 """
 
@@ -24,8 +24,7 @@ from mnemolite.settings.embeddings import BatchSettings
 if TYPE_CHECKING:
     from mnemolite.embeddings.shared_cache import SharedCache
 
-# About a second of work on two cores. Larger batches have more texts of one padded length, and so
-# fuller runs of the model; the worker's usual call of 512 short texts fits.
+# One or two seconds of work on two cores; the worker's usual call of 512 short texts is one batch.
 _DOCUMENTS = 512
 _DOCUMENT_CHARACTERS = 128_000
 

@@ -57,7 +57,7 @@ class Lane:
         self._limits = limits
         self._kind = kind
         self._executor = ThreadPoolExecutor(limits.parallel, thread_name_prefix=f"embed-{kind}")
-        self._calls: deque[_Call] = deque()
+        self._calls: list[_Call] = []  # oldest first
         self._wanted: dict[str, list[_Call]] = {}  # who waits for a text, queued or running
         self._waiting = 0
         self._runners: set[asyncio.Task[None] | None] = set()
@@ -119,26 +119,32 @@ class Lane:
         self._runners -= {asyncio.current_task()}
 
     def _take(self) -> list[str]:
-        """The next batch: a fair share of the texts of each caller in turn, oldest first."""
+        """The next batch: half for the oldest call, then the calls that want least come first.
+
+        So a small call does not wait for a large one, a large one is never starved, and two large
+        ones end one after the other: while a worker stores the first, the model has the second.
+        """
         batch: list[str] = []
-        room = float(self._limits.characters or "inf")
-        share = max(1, self._limits.texts // max(1, len(self._calls)))
-        for _ in range(len(self._calls)):
-            call = self._calls.popleft()
-            taken = 0
-            while call.queue and taken < share and len(batch) < self._limits.texts:
-                if batch and room < len(call.queue[0]):
-                    break
-                text = call.queue.popleft()
-                self._waiting -= 1
-                if self._is_abandoned(text):
-                    continue
-                batch.append(text)
-                taken += 1
-                room -= len(text)
-            if call.queue:
-                self._calls.append(call)
+        self._calls = [call for call in self._calls if call.queue]
+        if self._calls:
+            self._fill(batch, self._calls[0], share=0.5)
+        for call in sorted(self._calls, key=lambda call: len(call.queue)):
+            self._fill(batch, call, share=1)
         return batch
+
+    def _fill(self, batch: list[str], call: _Call, *, share: float) -> None:
+        """Move texts of a call into the batch until that share of the batch is full."""
+        limits = self._limits
+        characters = sum(map(len, batch))
+        while call.queue and len(batch) < max(1, limits.texts * share):
+            text = call.queue[0]
+            if limits.characters and batch and characters + len(text) > limits.characters * share:
+                return
+            call.queue.popleft()
+            self._waiting -= 1
+            if not self._is_abandoned(text):
+                batch.append(text)
+                characters += len(text)
 
     def _is_abandoned(self, text: str) -> bool:
         """Whether all who wanted a text have left; it is then forgotten."""

@@ -272,6 +272,19 @@ async def test_of_several_queries_only_the_misses_are_computed(
     assert gated.calls == [("query", ["known"]), ("query", ["new"])]
 
 
+async def test_large_calls_end_one_after_the_other(
+    front: BatchingEmbedder, gated: GatedEmbedder
+) -> None:
+    first = asyncio.create_task(front.embed_documents(["running"]))
+    await _until_called(gated)
+    calls = [[f"{name} {number}" for number in range(512)] for name in "ab"]
+    one, other = (asyncio.create_task(front.embed_documents(texts)) for texts in calls)
+    await asyncio.sleep(0)
+    gated.gate.set()
+    await asyncio.gather(first, one, other)
+    assert [set(texts) for _, texts in gated.calls[1:]] == [set(texts) for texts in calls]
+
+
 @pytest.mark.parametrize("text", ["", " \n\t"])
 async def test_blank_texts_are_refused_before_any_work(
     front: BatchingEmbedder, gated: GatedEmbedder, text: str
