@@ -67,7 +67,7 @@ class Lane:
         """The vectors of the texts, in their order. Raises ModelBusyError when too many wait."""
         self._check_room(len(texts))
         call = _Call(texts)
-        for text in sorted(set(texts), key=len):
+        for text in sorted(dict.fromkeys(texts), key=len):
             callers = self._wanted.setdefault(text, [])
             callers.append(call)
             if len(callers) == 1:
