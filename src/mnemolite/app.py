@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import math
 import signal
 import socket
 import time
@@ -17,7 +18,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnemolite import metrics
@@ -29,15 +30,15 @@ from mnemolite.api.problems import (
     on_validation_error,
     respond,
 )
-from mnemolite.errors import MnemoliteError, SettingsError, UnauthorizedError
+from mnemolite.errors import MnemoliteError, SettingsError, StartingError, UnauthorizedError
 from mnemolite.memory import VERSION, Memory
+from mnemolite.models import Check, Health
 from mnemolite.settings import ServerSettings, Settings
 from mnemolite.worker import running_worker
 
 log = structlog.get_logger(__name__)
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_SHUTDOWN_SECONDS = 10
 _OPEN_ROUTE = "/health/live"
 _DESCRIPTION = (
     "A long-term memory for LLM agents: every event kept exactly, found by meaning, words, time "
@@ -56,20 +57,45 @@ def check_exposure(settings: ServerSettings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Open the memory, listen, and work until SIGINT or SIGTERM.
+    """Listen, open the memory, and work until SIGINT or SIGTERM.
 
-    Whatever keeps the service from being whole (database, schema, model, port) ends it here.
+    Until the memory is open, `/health/live` answers and everything else is 503. Whatever keeps the
+    service from being whole (database, schema, model, port) ends it here.
     """
     check_exposure(settings.server)
     with _bind(settings.server) as listener:
-        async with Memory.open(settings) as memory:
-            config = uvicorn.Config(
-                create_app(memory),
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            )
-            await _Server(config, memory=memory, listener=listener).serve(sockets=[listener])
+        url = _url(listener)
+        log.info("listening", address=url.removeprefix("http://"), state="starting")
+        gate = Gate(settings)
+        config = uvicorn.Config(
+            gate,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=math.ceil(settings.server.shutdown_seconds),
+        )
+        server = _Server(config)
+        listening = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+        working = asyncio.create_task(_work(settings, gate, url=url, until=listening))
+        await asyncio.wait([listening, working], return_when=asyncio.FIRST_COMPLETED)
+        if listening.done() and not gate.is_open:  # told to stop while it was starting
+            working.cancel()
+        await asyncio.wait([working])
+        server.should_exit = True
+        await listening
+        if not working.cancelled():
+            working.result()
+
+
+async def _work(settings: Settings, gate: "Gate", *, url: str, until: asyncio.Task[None]) -> None:
+    """Open the memory, let requests in, and close it once the server has ended."""
+    async with Memory.open(settings) as memory:
+        app = create_app(memory)
+        async with app.router.lifespan_context(app):
+            gate.open(app)
+            space = memory.space
+            log.info("ready", url=url, version=VERSION, model=space.model, space=space.id)
+            await asyncio.wait([until])
 
 
 def create_app(memory: Memory) -> FastAPI:
@@ -118,20 +144,49 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
+class Gate:
+    """Stands before the application while the memory is being opened, and says so."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app: ASGIApp | None = None
+        self._starting = KeyMiddleware(self._refuse, settings.server)
+        model = settings.embedding.model if settings.embedding.mode == "real" else "mock"
+        self._reasons = {
+            "model": f"{model} is being loaded",
+            "database": "is being opened and brought up to date",
+        }
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests reach the application."""
+        return self._app is not None
+
+    def open(self, app: ASGIApp) -> None:
+        """Let requests through to the application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 (ASGI)
+        await (self._app or self._starting)(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 (ASGI)
+        response: Response
+        if scope["type"] != "http":
+            return
+        if scope["path"] == _OPEN_ROUTE:
+            response = JSONResponse({"status": "alive"})
+        elif scope["path"] in ("/health", "/health/ready"):
+            checks = {
+                name: Check(ok=False, detail=reason) for name, reason in self._reasons.items()
+            }
+            health = Health(status="not_ready", version=VERSION, checks=checks)
+            response = JSONResponse(health.model_dump(), status_code=503)
+        else:
+            response = respond(StartingError(retry_after=1))
+        await response(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
-    """Uvicorn that says where it listens, and that a signal ends without killing the process."""
-
-    def __init__(self, config: uvicorn.Config, *, memory: Memory, listener: socket.socket) -> None:
-        super().__init__(config)
-        self._memory = memory
-        self._listener = listener
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = self._listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        space = self._memory.space
-        log.info("ready", url=url, version=VERSION, model=space.model, space=space.id)
+    """Uvicorn that a signal ends without killing the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -163,6 +218,11 @@ def _bind(settings: ServerSettings) -> socket.socket:
             remedy="Stop what listens there, or choose another port with --port.",
         ) from error
     return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

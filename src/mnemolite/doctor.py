@@ -119,7 +119,8 @@ async def _queue(memory: Memory) -> Finding:
             "queue",
             "wrong",
             f"{state.parked} events could not be embedded: {'; '.join(state.errors)}",
-            "They are found by words and time, not by meaning.",
+            "They are found by words and time, not by meaning. Once the fault is gone: "
+            "`mnemolite queue retry`.",
         )
     if state.pending:
         return Finding(

@@ -111,6 +111,13 @@ class UnauthorizedError(MnemoliteError):
     status = 401
 
 
+class StartingError(MnemoliteError):
+    """The server is starting."""
+
+    code = "starting"
+    status = 503
+
+
 class NotFoundError(MnemoliteError):
     """There is nothing at this address."""
 
@@ -224,15 +231,25 @@ class EmbeddingError(MnemoliteError):
 
 
 class ModelUnavailableError(EmbeddingError):
-    """The embedding model could not be loaded."""
+    """The embedding model is not available."""
 
     code = "model_unavailable"
+
+
+class ModelBusyError(ModelUnavailableError):
+    """The embedding model has too much to do."""
+
+    code = "model_busy"
 
 
 class ModelMismatchError(EmbeddingError):
     """The embedding model is not the one this database was filled with."""
 
     code = "model_mismatch"
+
+
+# No fault of a text: to embed another one would fail as well.
+MODEL_FAULTS = (ModelUnavailableError, ModelMismatchError)
 
 
 # --- Reranking ----------------------------------------------------------------------------------

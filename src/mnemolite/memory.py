@@ -13,7 +13,7 @@ from mnemolite import metrics
 from mnemolite.context import pack
 from mnemolite.database import Database
 from mnemolite.embeddings import create_embedder
-from mnemolite.embeddings.batching import BatchingEmbedder
+from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
 from mnemolite.errors import (
     DatabaseError,
     DatabaseUnavailableError,
@@ -222,6 +222,12 @@ class Memory:
         """What waits to be embedded."""
         return await self.spaces.queue_state(self.space)
 
+    async def retry_parked(self) -> int:
+        """Give the events whose embedding was given up another round of tries; how many."""
+        retried = await self.spaces.retry_parked(self.space)
+        self._notifier.notify()
+        return retried
+
     async def refresh_gauges(self) -> None:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
@@ -243,6 +249,7 @@ class Memory:
             space=self._space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
+            model_bytes=self.embedder.model_bytes,
         )
 
     async def database_facts(self) -> dict[str, str]:
@@ -254,6 +261,8 @@ class Memory:
         checks = {"model": self._check_model(), "database": await self._check_database()}
         if (reranker := self._reranking.check()) is not None:
             checks["reranker"] = reranker
+        if self._embedder is not None and (fault := self._embedder.cache_fault()):
+            checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it
         ready = all(check.ok for check in checks.values())
         return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
 
@@ -294,8 +303,23 @@ class Memory:
 
 
 async def _load_model(settings: Settings) -> BatchingEmbedder:
+    before, started = metrics.resident_bytes(), time.perf_counter()
     embedder = await asyncio.to_thread(create_embedder, settings.embedding)
-    return BatchingEmbedder(embedder, cache_bytes=settings.embedding.cache_size)
+    front = wrap_embedder(embedder, settings.embedding)
+    # What is opened beside it, such as the pool of connections, is small.
+    front.close_seconds = settings.server.shutdown_seconds
+    front.model_bytes = max(0, metrics.resident_bytes() - before)
+    metrics.MODEL_BYTES.set(front.model_bytes)
+    log.info(
+        "model_loaded",
+        provider=embedder.info.provider,
+        model=embedder.info.model,
+        dimension=embedder.info.dimension,
+        seconds=round(time.perf_counter() - started, 2),
+        model_bytes=front.model_bytes,
+        resident_bytes=metrics.resident_bytes(),
+    )
+    return front
 
 
 async def _load_reranker(settings: Settings) -> Reranker | None:

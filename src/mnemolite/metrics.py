@@ -31,6 +31,11 @@ EMBEDDING_SECONDS = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
     registry=REGISTRY,
 )
+EMBEDDING_REFUSED = Counter(
+    "mnemolite_embedding_refused",
+    "Queries refused because too many waited for the model.",
+    registry=REGISTRY,
+)
 SEARCH_SECONDS = Histogram(
     "mnemolite_search_seconds",
     "Time of a search, the embedding of the query included.",
@@ -56,7 +61,25 @@ QUEUE_OLDEST_SECONDS = Gauge(
 )
 CACHE_HITS = Gauge("mnemolite_cache_hits", "Query vectors found in the cache.", registry=REGISTRY)
 CACHE_MISSES = Gauge("mnemolite_cache_misses", "Query vectors not in the cache.", registry=REGISTRY)
+CACHE_EVICTIONS = Gauge(
+    "mnemolite_cache_evictions", "Query vectors dropped from the cache.", registry=REGISTRY
+)
 CACHE_BYTES = Gauge("mnemolite_cache_bytes", "Memory of the cache.", registry=REGISTRY)
+SHARED_CACHE_HITS = Gauge(
+    "mnemolite_shared_cache_hits", "Query vectors found in Redis.", registry=REGISTRY
+)
+SHARED_CACHE_MISSES = Gauge(
+    "mnemolite_shared_cache_misses", "Query vectors not in Redis.", registry=REGISTRY
+)
+SHARED_CACHE_FAULTS = Gauge(
+    "mnemolite_shared_cache_faults", "Calls of Redis that failed.", registry=REGISTRY
+)
+REDIS_UP = Gauge(
+    "mnemolite_redis_up", "1 when the last call of Redis succeeded, else 0.", registry=REGISTRY
+)
+MODEL_BYTES = Gauge(
+    "mnemolite_model_bytes", "Growth of resident memory by loading the model.", registry=REGISTRY
+)
 RESIDENT_BYTES = Gauge(
     "mnemolite_resident_bytes", "Resident memory of this process.", registry=REGISTRY
 )
@@ -71,10 +94,14 @@ def observe_queue(state: QueueState) -> None:
 
 
 def observe_cache(stats: Mapping[str, int]) -> None:
-    """Set the gauges of the query cache."""
+    """Set the gauges of the query cache and of the one in Redis."""
     CACHE_HITS.set(stats["hits"])
     CACHE_MISSES.set(stats["misses"])
+    CACHE_EVICTIONS.set(stats["evictions"])
     CACHE_BYTES.set(stats["bytes"])
+    SHARED_CACHE_HITS.set(stats.get("shared_hits", 0))
+    SHARED_CACHE_MISSES.set(stats.get("shared_misses", 0))
+    SHARED_CACHE_FAULTS.set(stats.get("shared_faults", 0))
 
 
 def resident_bytes() -> int:

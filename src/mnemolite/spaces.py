@@ -91,6 +91,12 @@ class SpaceStore:
             cursor = await connection.execute(_queries["queue_state"], {"space": space.id})
             return QueueState.model_validate(await cursor.fetchone())
 
+    async def retry_parked(self, space: Space) -> int:
+        """Make the parked events of a space due again, with all their tries; how many."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["retry_parked"], {"space": space.id})
+            return cursor.rowcount
+
     async def pending_of_ids(self, space: Space, ids: Sequence[UUID]) -> int:
         """How many of these events are still to be embedded; parked ones do not count."""
         parameters = {"space": space.id, "ids": list(ids)}

@@ -11,7 +11,13 @@ from mnemolite import metrics
 from mnemolite.embeddings import Span
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.embeddings.templates import recall_text
-from mnemolite.errors import DatabaseError, EmbeddingError, InvalidInputError, MnemoliteError
+from mnemolite.errors import (
+    MODEL_FAULTS,
+    DatabaseError,
+    EmbeddingError,
+    InvalidInputError,
+    MnemoliteError,
+)
 from mnemolite.memory import Memory
 from mnemolite.notifications import listen
 from mnemolite.spaces import Claim, EmbeddedPassage, PendingEvent
@@ -70,7 +76,7 @@ class Worker:
         async with memory.spaces.claim(memory.space, self._settings.batch_size) as claim:
             if not claim.events:
                 return 0
-            done = await self._store_vectors(claim)
+            done = await self._store_vectors(claim, claim.events)
             await claim.finish(done)
         metrics.EMBEDDED_EVENTS.inc(len(done))
         return len(claim.events)
@@ -95,26 +101,26 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._awake.wait(), seconds)
 
-    async def _store_vectors(self, claim: Claim) -> list[PendingEvent]:
-        """Embed all at once; if that fails, each alone, so that one bad text stops no other."""
-        try:
-            passages = await self._embed(claim.events)
-        except (EmbeddingError, InvalidInputError):
-            return await self._store_one_by_one(claim)
-        await claim.store(passages)
-        return list(claim.events)
+    async def _store_vectors(
+        self, claim: Claim, events: Sequence[PendingEvent]
+    ) -> list[PendingEvent]:
+        """Embed all at once; if that fails, each half, until the bad texts are alone.
 
-    async def _store_one_by_one(self, claim: Claim) -> list[PendingEvent]:
-        done: list[PendingEvent] = []
-        for event in claim.events:
-            try:
-                passages = await self._embed([event])
-            except (EmbeddingError, InvalidInputError) as error:
-                await self._put_back(claim, event, error=error)
-            else:
-                await claim.store(passages)
-                done.append(event)
-        return done
+        A model that is out of reach is no fault of the texts: the claim is then rolled back.
+        """
+        try:
+            passages = await self._embed(events)
+        except MODEL_FAULTS:
+            raise
+        except (EmbeddingError, InvalidInputError) as error:
+            if len(events) == 1:
+                await self._put_back(claim, events[0], error=error)
+                return []
+            half = len(events) // 2
+            done = await self._store_vectors(claim, events[:half])
+            return done + await self._store_vectors(claim, events[half:])
+        await claim.store(passages)
+        return list(events)
 
     async def _put_back(self, claim: Claim, event: PendingEvent, *, error: MnemoliteError) -> None:
         parked = await claim.fail(
@@ -182,11 +188,18 @@ def _cut(
 
 @contextlib.asynccontextmanager
 async def running_worker(memory: Memory) -> AsyncIterator[Worker]:
-    """A worker beside what the block does; it finishes its batch when the block ends."""
+    """A worker beside what the block does; it finishes its batch when the block ends.
+
+    A batch that takes longer than MNEMO_SHUTDOWN_SECONDS is given up: its events stay pending.
+    """
     worker = Worker(memory)
     task = asyncio.create_task(worker.run(), name="worker")
     try:
         yield worker
     finally:
         worker.stop()
-        await task
+        done, _ = await asyncio.wait([task], timeout=memory.settings.server.shutdown_seconds)
+        if not done:
+            log.warning("worker_batch_given_up")
+            task.cancel()
+            await asyncio.wait([task])

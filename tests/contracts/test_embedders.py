@@ -4,7 +4,7 @@ import asyncio
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from mnemolite.errors import EmbeddingError, InvalidInputError, InvalidTextError
 from mnemolite.settings import EmbeddingSettings
 from tests.extras import minilm_folder, needs_sentence_transformers
 from tests.model_folders import write_nomic
+from tests.model_server import ModelServer, running_model_server
 
 Same = Callable[[Vectors, Vectors], None]
 
@@ -30,6 +31,9 @@ PROVIDERS = [
     # A folder in the layout of nomic-embed-text-v1.5, cut to 256 dimensions, with dynamic int8.
     pytest.param("onnx-folder"),
     pytest.param("sentence-transformers", marks=needs_sentence_transformers),
+    pytest.param("remote-openai"),
+    pytest.param("remote-tei"),
+    pytest.param("remote-kserve"),
 ]
 # How far a number of a unit vector may move with the company of its text. PyTorch sums in another
 # order when a batch or its padding has another shape; the most that was measured is 2e-7.
@@ -58,9 +62,19 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def chosen(provider: str, tmp_path_factory: pytest.TempPathFactory) -> EmbeddingSettings:
+def model_server() -> Iterator[ModelServer]:
+    with running_model_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chosen(
+    provider: str, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> EmbeddingSettings:
     """The settings that choose the provider."""
     match provider:
+        case "remote-openai" | "remote-tei" | "remote-kserve":
+            return model_server.settings(protocol=provider.removeprefix("remote-"))
         case "mock":
             return EmbeddingSettings(mode="mock")
         case "onnx-folder":
@@ -74,8 +88,10 @@ def chosen(provider: str, tmp_path_factory: pytest.TempPathFactory) -> Embedding
 
 
 @pytest.fixture(scope="module")
-def embedder(chosen: EmbeddingSettings) -> Embedder:
-    return create_embedder(chosen)
+def embedder(chosen: EmbeddingSettings) -> Iterator[Embedder]:
+    embedder = create_embedder(chosen)
+    yield embedder
+    embedder.close()
 
 
 @pytest.fixture

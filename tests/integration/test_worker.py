@@ -18,7 +18,7 @@ from mnemolite.database import Database
 from mnemolite.embeddings import Kind, ModelInfo, Span, Vectors
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.embeddings.mock import MockEmbedder
-from mnemolite.errors import EmbeddingError
+from mnemolite.errors import EmbeddingError, ModelUnavailableError
 from mnemolite.memory import Memory
 from mnemolite.models import NewEvent
 from mnemolite.notifications import Notifier
@@ -41,6 +41,8 @@ class TestEmbedder:
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
+        self.chokes_on = "poison"
+        self.is_gone = False
 
     @property
     def info(self) -> ModelInfo:
@@ -50,8 +52,10 @@ class TestEmbedder:
         self.calls.append(list(texts))
         self.entered.set()
         assert self.go_on.wait(60)
-        if any("poison" in text for text in texts):
-            raise EmbeddingError("The model chokes on poison.")
+        if self.is_gone:
+            raise ModelUnavailableError("The model server fails.")
+        if any(self.chokes_on in text for text in texts):
+            raise EmbeddingError(f"The model chokes on {self.chokes_on}.")
         self.seen.update(texts)
         return self._mock.embed(texts, kind)
 
@@ -231,6 +235,68 @@ async def test_a_poisoned_text_is_tried_alone_then_parked(
     assert len(alone) >= watched.settings.worker.max_attempts
     query = "SELECT attempts, not_before = 'infinity' FROM embedding_queue"
     assert sql.execute(query).fetchall() == [(2, True)]
+
+
+async def test_a_bad_text_is_found_by_halves_and_embedded_once_a_try(
+    watched: Memory, embedder: TestEmbedder, sql: Sql
+) -> None:
+    await add(watched, *(f"text {n}" for n in range(31)), "poison")
+    await Worker(watched).embed_batch()
+    assert len(embedded(sql)) == 31
+    assert [len(call) for call in embedder.calls] == [32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
+    embedder.calls.clear()
+    sql.execute("UPDATE embedding_queue SET not_before = now()")
+    await Worker(watched).embed_batch()
+    assert [len(call) for call in embedder.calls] == [1]
+
+
+async def test_what_was_parked_is_embedded_after_a_retry(
+    watched: Memory, embedder: TestEmbedder, sql: Sql
+) -> None:
+    await add(watched, "poison", "good")
+    async with running_worker(watched):
+        await until_nothing_is_due(watched)
+        assert (await watched.queue_state()).parked == 1
+        assert await watched.retry_parked() == 1
+        await until_nothing_is_due(watched)
+        assert (await watched.queue_state()).parked == 1
+        embedder.chokes_on = "nothing"
+        assert await watched.retry_parked() == 1
+        await until(lambda: embedded(sql) == ["poison", "good"])
+    assert await watched.retry_parked() == 0
+
+
+async def test_an_outage_of_the_model_parks_nothing(
+    watched: Memory, embedder: TestEmbedder, sql: Sql
+) -> None:
+    embedder.is_gone = True
+    await add(watched, "one", "two")
+    worker = Worker(watched)
+    for _ in range(watched.settings.worker.max_attempts + 2):
+        with pytest.raises(ModelUnavailableError):
+            await worker.embed_batch()
+    query = "SELECT attempts, error, not_before <= now() FROM embedding_queue"
+    assert sql.execute(query).fetchall() == [(0, None, True)] * 2
+    async with running_worker(watched):
+        await until(lambda: len(embedder.calls) > 8)
+        embedder.is_gone = False
+        await until(lambda: embedded(sql) == ["one", "two"])
+
+
+async def test_a_batch_that_does_not_end_is_given_up_at_the_end(
+    settings: Settings, embedder: TestEmbedder, sql: Sql
+) -> None:
+    server = settings.server.model_copy(update={"shutdown_seconds": 0.05})
+    brief = settings.model_copy(update={"server": server})
+    async with open_memory(brief, embedder) as memory:
+        await add(memory, "slow")
+        embedder.go_on.clear()
+        async with running_worker(memory):
+            await until(embedder.entered.is_set)
+        assert (await memory.queue_state()).pending == 1
+        embedder.go_on.set()
+        await Worker(memory).drain()
+    assert embedded(sql) == ["slow"]
 
 
 async def test_a_parked_event_is_found_by_words_and_can_be_deleted(

@@ -18,6 +18,7 @@ from mnemolite.errors import (
     InvalidTimestampError,
     InvalidVectorError,
     MnemoliteError,
+    ModelBusyError,
     ModelUnavailableError,
     SearchNotFoundError,
 )
@@ -73,6 +74,7 @@ SEARCH_ERRORS: tuple[type[MnemoliteError], ...] = (
     InvalidTimestampError,
     InvalidFilterError,
     EmbeddingError,
+    ModelBusyError,
     ModelUnavailableError,
     *DATABASE,
 )

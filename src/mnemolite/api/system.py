@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from mnemolite import metrics
 from mnemolite.api.deps import MemoryDep
-from mnemolite.api.problems import DATABASE, responses
+from mnemolite.api.problems import DATABASE, WRITING, responses
 from mnemolite.errors import ModelUnavailableError
 from mnemolite.models import CountMeta, Health, Namespace, Space, Stats
 
@@ -70,6 +70,7 @@ _EXAMPLE_STATS = {
     "space": _EXAMPLE_SPACE,
     "cache": {"hits": 12, "misses": 30, "evictions": 0, "bytes": 55_680},
     "resident_bytes": 220_000_000,
+    "model_bytes": 90_000_000,
 }
 _EXAMPLE_HEALTH = {
     "status": "ok",
@@ -140,6 +141,22 @@ async def list_spaces(memory: MemoryDep) -> Spaces:
 async def get_stats(memory: MemoryDep) -> Stats:
     """Events, embeddings, the queue, the cache, the process."""
     return await memory.stats()
+
+
+class Retried(BaseModel):
+    """How many events were given another round of tries."""
+
+    retried: int
+
+
+@router.post(
+    "/v1/queue/retry",
+    summary="Retry parked events",
+    responses={**responses(ModelUnavailableError, *WRITING), **_example({"retried": 2})},
+)
+async def retry_parked(memory: MemoryDep) -> Retried:
+    """Events whose embedding was given up are due again; a worker embeds them."""
+    return Retried(retried=await memory.retry_parked())
 
 
 @router.get("/health", summary="Summary of health", responses=_HEALTH_RESPONSES)

@@ -102,6 +102,10 @@ def create_embedder(settings: "EmbeddingSettings") -> Embedder:
             from mnemolite.embeddings.sentence_transformers import SentenceTransformersEmbedder
 
             return SentenceTransformersEmbedder(settings)
+        case "remote":
+            from mnemolite.embeddings.remote import RemoteEmbedder
+
+            return RemoteEmbedder(settings)
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -1,49 +1,74 @@
-"""An async front of an embedder: joins queries into batches and lets them overtake documents.
+"""An async front of an embedder: joins calls into batches, and keeps queries from waiting.
 
-One thread runs the model, which has threads of its own. Documents go to it in small slices, so a
-query waits for one slice at most; queries that arrive meanwhile are embedded together, equal ones
-once. All state here is touched by the event loop only.
+Queries and documents have a lane each, with threads of their own: a query shares the processor with
+the documents that a worker embeds, but never waits for a batch of them. In a lane, what arrives
+while the model is busy forms the next batches, small calls before large ones, and a text that is
+waiting or being computed is not computed again. All state here is touched by the event loop only.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from mnemolite import metrics
 from mnemolite.embeddings import Embedder, Kind, ModelInfo, Span, Vectors, check_texts
 from mnemolite.embeddings.cache import VectorCache
-from mnemolite.errors import EmbeddingError
+from mnemolite.embeddings.lanes import Lane, LaneLimits
+from mnemolite.errors import EmbeddingError, SettingsError
+from mnemolite.settings import EmbeddingSettings
+from mnemolite.settings.embeddings import BatchSettings
 
-Waiter = asyncio.Future[Vectors]
+if TYPE_CHECKING:
+    from mnemolite.embeddings.shared_cache import SharedCache
 
-# About 100 ms of work on two cores: two thousand tokens, enough to fill batches of one length.
-_SLICE_CHARACTERS = 8000
-_MAX_JOINED_QUERIES = 64
+# One or two seconds of work on two cores; the worker's usual call of 512 short texts is one batch.
+_DOCUMENTS = 512
+_DOCUMENT_CHARACTERS = 128_000
 
 
 class BatchingEmbedder:
-    """Use it as an async context manager; it owns the embedder and closes it."""
+    """Use it as an async context manager; it owns the embedder and closes it.
 
-    def __init__(self, embedder: Embedder, *, cache_bytes: int = 0) -> None:
+    ``parallel`` is how many calls of the embedder at once help: 1 for a model on this machine.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        cache_bytes: int = 0,
+        batches: BatchSettings | None = None,
+        shared: "SharedCache | None" = None,
+        parallel: int = 1,
+    ) -> None:
+        batches = batches or BatchSettings()
         self._embedder = embedder
         self._cache = VectorCache(cache_bytes)
+        self._shared = shared
         self._space = embedder.info.digest
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
-        self._queries: dict[str, list[Waiter]] = {}
-        self._running: dict[str, list[Waiter]] = {}
-        self._slices: deque[tuple[list[str], Waiter]] = deque()
-        self._pump: asyncio.Task[None] | None = None
+        queries = LaneLimits(
+            texts=batches.batch_size,
+            waiting=batches.queue_limit,
+            window_seconds=batches.batch_window_ms / 1000,
+            parallel=parallel,
+        )
+        documents = LaneLimits(texts=_DOCUMENTS, characters=_DOCUMENT_CHARACTERS, parallel=parallel)
+        self._queries = Lane("query", self._embed_queries, limits=queries)
+        self._documents = Lane("document", self._embed_documents, limits=documents)
         self._closed = False
+        self.close_seconds: float | None = None
+        """How long leaving the block waits for the batches in flight; None: as long as it takes."""
+        self.model_bytes = 0
+        """By how much resident memory grew when the model was loaded."""
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await self.close(within_seconds=self.close_seconds)
 
     @property
     def info(self) -> ModelInfo:
@@ -55,144 +80,110 @@ class BatchingEmbedder:
         return self._embedder.passages(text)
 
     def cache_stats(self) -> dict[str, int]:
-        """Hits, misses, evictions and bytes of the cache of queries."""
-        return self._cache.stats()
+        """Hits, misses, evictions and bytes of the cache of queries, and of Redis if it is used."""
+        shared = self._shared.stats() if self._shared else {}
+        return self._cache.stats() | shared
+
+    def cache_fault(self) -> str | None:
+        """Why the shared cache is not used at the moment, if it is not."""
+        return self._shared.fault if self._shared else None
 
     async def embed_query(self, text: str) -> Vectors:
-        """The vector of a query, read-only."""
-        check_texts([text])
-        key = self._cache.key(text, space=self._space, kind="query")
-        if (cached := self._cache.get(key)) is not None:
-            return cached
-        waiter = self._new_waiter()
-        joined = self._running if text in self._running else self._queries
-        joined.setdefault(text, []).append(waiter)
-        self._start_pump()
-        vector = await waiter
-        self._cache.put(key, vector)
-        return vector
+        """The vector of a query, read-only. Raises ModelBusyError when too many wait."""
+        return (await self.embed_queries([text]))[0]
+
+    async def embed_queries(self, texts: Sequence[str]) -> list[Vectors]:
+        """The vectors of some queries, read-only; only those not in the cache are computed."""
+        check_texts(texts)
+        keys = [self._cache.key(text, space=self._space, kind="query") for text in texts]
+        vectors = self._cache.get_many(keys)
+        missing = [number for number, vector in enumerate(vectors) if vector is None]
+        if missing:
+            self._check_open()
+            computed = await self._queries.submit([texts[number] for number in missing])
+            for number, vector in zip(missing, computed, strict=True):
+                vectors[number] = vector
+            self._cache.put_many([keys[number] for number in missing], computed)
+        return [vector for vector in vectors if vector is not None]
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        """One row for each document, in their order."""
+        """One row for each document, in their order. They do not go through the cache.
+
+        A document is embedded once in its life, and thousands of them would push out the queries,
+        which come again.
+        """
         check_texts(texts)
-        vectors = np.empty((len(texts), self.info.dimension), np.float32)
-        slices = list(_slices(texts))
-        waiters = [self._new_waiter() for _ in slices]
-        self._slices.extend(
-            ([texts[row] for row in rows], waiter)
-            for rows, waiter in zip(slices, waiters, strict=True)
-        )
-        self._start_pump()
-        try:
-            for rows, waiter in zip(slices, waiters, strict=True):
-                vectors[rows] = await waiter
-        finally:
-            # After a failure or a cancellation nobody wants the rest.
-            for waiter in waiters:
-                if not waiter.cancel() and not waiter.cancelled():
-                    waiter.exception()  # seen, so that asyncio does not report it as lost
-        return vectors
+        self._check_open()
+        if not texts:
+            return np.empty((0, self.info.dimension), np.float32)
+        return np.stack(await self._documents.submit(texts))
 
-    async def close(self) -> None:
-        """Let the running batch end, refuse what waits, release the model."""
+    async def close(self, *, within_seconds: float | None = None) -> None:
+        """Let the running batches end, refuse what waits, release the model.
+
+        Batches that take longer than ``within_seconds`` are left behind.
+        """
         self._closed = True
-        if self._pump is not None:
-            await asyncio.wait([self._pump])
-        await asyncio.to_thread(self._executor.shutdown)
-        self._embedder.close()
+        error = _closed_error()
+        lanes = (self._queries, self._documents)
+        await asyncio.gather(*(lane.close(error, within_seconds) for lane in lanes))
+        if self._shared is not None:
+            await self._shared.close()
+        await asyncio.to_thread(self._embedder.close)
 
-    def _new_waiter(self) -> Waiter:
+    def _check_open(self) -> None:
         if self._closed:
             raise _closed_error()
-        return asyncio.get_running_loop().create_future()
 
-    def _start_pump(self) -> None:
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._run_pump(), name="embed")
+    async def _embed_queries(self, texts: list[str]) -> Sequence[Vectors]:
+        if self._shared is None:
+            return list(await self._run(texts, "query"))
+        keys = [self._cache.key(text, space=self._space, kind="query") for text in texts]
+        found = await self._shared.get_many(keys)
+        missing = [number for number, vector in enumerate(found) if vector is None]
+        if missing:
+            computed = await self._run([texts[number] for number in missing], "query")
+            for number, vector in zip(missing, computed, strict=True):
+                found[number] = vector
+            await self._shared.put_many([keys[number] for number in missing], list(computed))
+        return [vector for vector in found if vector is not None]
 
-    async def _run_pump(self) -> None:
-        while (self._queries or self._slices) and not self._closed:
-            if self._queries:
-                await self._run_queries()
-            else:
-                await self._run_slice()
-        if self._closed:
-            self._refuse_the_rest()
+    async def _embed_documents(self, texts: list[str]) -> Sequence[Vectors]:
+        return list(await self._run(texts, "document"))
 
-    async def _run_queries(self) -> None:
-        """Embed what queries wait now; if that fails, each alone, so that one cannot spoil all."""
-        wanted = [text for text, waiters in self._queries.items() if not _abandoned(waiters)]
-        texts = wanted[:_MAX_JOINED_QUERIES]
-        self._running = {text: self._queries[text] for text in texts}
-        self._queries = {text: self._queries[text] for text in wanted[_MAX_JOINED_QUERIES:]}
-        if not texts:
-            return
-        outcome = await self._run(texts, "query")
-        one_by_one = isinstance(outcome, BaseException) and len(texts) > 1
-        for number, text in enumerate(texts):
-            if one_by_one:
-                vector = _row(await self._run([text], "query"), 0)
-            else:
-                vector = _row(outcome, number)
-            _settle(self._running.pop(text), vector)
-
-    async def _run_slice(self) -> None:
-        texts, waiter = self._slices.popleft()
-        if not waiter.done():
-            _settle([waiter], await self._run(texts, "document"))
-
-    async def _run(self, texts: list[str], kind: Kind) -> Vectors | BaseException:
-        """Embed in the thread; an error is returned, for it belongs to those who wait."""
-        running = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._embedder.embed, texts, kind
-        )
+    async def _run(self, texts: list[str], kind: Kind) -> Vectors:
+        lane = self._queries if kind == "query" else self._documents
         with metrics.EMBEDDING_SECONDS.labels(kind).time():
-            await asyncio.wait([running])
-        return running.exception() or running.result()
-
-    def _refuse_the_rest(self) -> None:
-        for waiters in self._queries.values():
-            _settle(waiters, _closed_error())
-        for _, waiter in self._slices:
-            _settle([waiter], _closed_error())
-        self._queries.clear()
-        self._slices.clear()
+            return await lane.in_thread(self._embedder.embed, texts, kind)
 
 
-def _slices(texts: Sequence[str]) -> Iterator[list[int]]:
-    """The numbers of the texts, shortest first, in slices of bounded work."""
-    rows: list[int] = []
-    characters = 0
-    for row in sorted(range(len(texts)), key=lambda row: len(texts[row])):
-        if rows and characters + len(texts[row]) > _SLICE_CHARACTERS:
-            yield rows
-            rows, characters = [], 0
-        rows.append(row)
-        characters += len(texts[row])
-    if rows:
-        yield rows
+def wrap_embedder(embedder: Embedder, settings: EmbeddingSettings) -> BatchingEmbedder:
+    """The front of an embedder with the batches and caches that the settings name.
+
+    Raises SettingsError when they name a Redis and its client is not installed.
+    """
+    remote = settings.mode == "real" and settings.provider == "remote"
+    return BatchingEmbedder(
+        embedder,
+        cache_bytes=settings.cache_size,
+        batches=settings,
+        shared=_open_shared(settings, embedder.info.dimension),
+        parallel=settings.concurrency if remote else 1,
+    )
 
 
-def _abandoned(waiters: list[Waiter]) -> bool:
-    return all(waiter.done() for waiter in waiters)
+def _open_shared(settings: EmbeddingSettings, dimension: int) -> "SharedCache | None":
+    if settings.redis_url is None:
+        return None
+    if find_spec("redis") is None:
+        raise SettingsError(
+            "The client of Redis is not installed.",
+            field="MNEMO_REDIS_URL",
+            remedy="Install it with: pip install 'mnemolite[redis]'",
+        )
+    from mnemolite.embeddings.shared_cache import SharedCache
 
-
-def _row(outcome: Vectors | BaseException, number: int) -> Vectors | BaseException:
-    if isinstance(outcome, BaseException):
-        return outcome
-    vector: Vectors = outcome[number].copy()
-    vector.setflags(write=False)
-    return vector
-
-
-def _settle(waiters: list[Waiter], outcome: Vectors | BaseException) -> None:
-    for waiter in waiters:
-        if waiter.done():
-            continue
-        if isinstance(outcome, BaseException):
-            waiter.set_exception(outcome)
-        else:
-            waiter.set_result(outcome)
+    return SharedCache(settings, dimension=dimension)
 
 
 def _closed_error() -> EmbeddingError:

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from mnemolite.embeddings import Kind, Vectors
 
@@ -26,33 +27,51 @@ class VectorCache:
 
     def get(self, key: bytes) -> Vectors | None:
         """The cached vector, read-only, or None."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Vectors | None]:
+        """For each key the cached vector, read-only, or None."""
         if not self._max_bytes:
-            return None
+            return [None] * len(keys)
         with self._lock:
-            vector = self._entries.get(key)
-            if vector is None:
-                self._counts["misses"] += 1
-                return None
-            self._counts["hits"] += 1
-            self._entries.move_to_end(key)
-            return vector
+            return [self._get(key) for key in keys]
 
     def put(self, key: bytes, vector: Vectors) -> None:
         """Keep a copy of a vector, dropping the least recently used ones beyond the limit."""
-        size = vector.nbytes + _ENTRY_BYTES
-        if size > self._max_bytes:
+        self.put_many([key], [vector])
+
+    def put_many(self, keys: Sequence[bytes], vectors: Sequence[Vectors]) -> None:
+        """Keep copies of some vectors."""
+        copies = [vector.copy() for vector in vectors if self._size(vector) <= self._max_bytes]
+        if len(copies) < len(vectors):
             return
-        copy = vector.copy()
-        copy.setflags(write=False)
         with self._lock:
-            if key not in self._entries:
-                self._counts["bytes"] += size
-            self._entries[key] = copy
-            self._entries.move_to_end(key)
-            while self._counts["bytes"] > self._max_bytes:
-                _, dropped = self._entries.popitem(last=False)
-                self._counts["bytes"] -= dropped.nbytes + _ENTRY_BYTES
-                self._counts["evictions"] += 1
+            for key, copy in zip(keys, copies, strict=True):
+                copy.setflags(write=False)
+                self._put(key, copy)
+
+    def _get(self, key: bytes) -> Vectors | None:
+        vector = self._entries.get(key)
+        if vector is None:
+            self._counts["misses"] += 1
+            return None
+        self._counts["hits"] += 1
+        self._entries.move_to_end(key)
+        return vector
+
+    def _put(self, key: bytes, vector: Vectors) -> None:
+        if key not in self._entries:
+            self._counts["bytes"] += self._size(vector)
+        self._entries[key] = vector
+        self._entries.move_to_end(key)
+        while self._counts["bytes"] > self._max_bytes:
+            _, dropped = self._entries.popitem(last=False)
+            self._counts["bytes"] -= self._size(dropped)
+            self._counts["evictions"] += 1
+
+    @staticmethod
+    def _size(vector: Vectors) -> int:
+        return vector.nbytes + _ENTRY_BYTES
 
     def stats(self) -> dict[str, int]:
         """Hits, misses, evictions, and the bytes in use."""

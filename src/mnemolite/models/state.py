@@ -70,8 +70,13 @@ class Stats(Frozen):
     database_bytes: int
     queue: QueueState
     space: Space | None
-    cache: dict[str, int] = Field(description="Query cache: hits, misses, evictions, bytes.")
+    cache: dict[str, int] = Field(
+        description="Query cache: hits, misses, evictions, bytes; shared_… of Redis, if used."
+    )
     resident_bytes: int = Field(description="Memory of this process.")
+    model_bytes: int = Field(
+        description="What of it came with loading the model; 0: no model here."
+    )
 
 
 class Check(Frozen):

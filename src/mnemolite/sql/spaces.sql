@@ -98,6 +98,10 @@ SELECT count(*) AS pending, count(*) FILTER (WHERE not_before = 'infinity') AS p
         AS errors
 FROM embedding_queue WHERE space = %(space)s
 
+-- name: retry_parked
+UPDATE embedding_queue SET attempts = 0, not_before = now()
+WHERE space = %(space)s AND not_before = 'infinity'
+
 -- name: pending_of_ids
 SELECT count(*) AS pending FROM embedding_queue
 WHERE space = %(space)s AND event_id = ANY (%(ids)s::uuid[]) AND not_before < 'infinity'

@@ -8,79 +8,56 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mnemolite.errors import SettingsError
+from mnemolite.settings.embeddings import BatchSettings, RedisSettings, RemoteSettings
+from mnemolite.settings.groups import (
+    Group,
+    OptionalCount,
+    OptionalSecret,
+    OptionalText,
+    blank_is_unset,
+    env,
+)
 
 
-def _blank_is_unset(value: object) -> object:
-    """``NAME=`` in a ``.env`` file means "not set", as people expect."""
-    return None if value == "" else value
-
-
-OptionalText = Annotated[str | None, BeforeValidator(_blank_is_unset)]
-OptionalCount = Annotated[int | None, BeforeValidator(_blank_is_unset)]
-
-
-def _env(name: str, default: Any, description: str, **constraints: Any) -> Any:  # noqa: PLR0917
-    return Field(
-        default,
-        validation_alias=AliasChoices(name),
-        description=description,
-        json_schema_extra={"env": name},
-        **constraints,
-    )
-
-
-class _Group(BaseSettings):
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_file=".env",
-        env_file_encoding="utf-8",
-        extra="ignore",
-        populate_by_name=True,
-    )
-
-
-class DatabaseSettings(_Group):
+class DatabaseSettings(Group):
     """Where the memory is kept."""
 
-    url: OptionalText = _env(
+    url: OptionalText = env(
         "DATABASE_URL",
         None,
         "An outside PostgreSQL >= 16 with pgvector >= 0.8. Unset: a private server is started.",
     )
-    data_dir: Annotated[Path | None, BeforeValidator(_blank_is_unset)] = _env(
+    data_dir: Annotated[Path | None, BeforeValidator(blank_is_unset)] = env(
         "MNEMO_DATA_DIR",
         None,
         "Folder of the private PostgreSQL. Unset: the platform's folder for user data.",
     )
-    name: str = _env(
+    name: str = env(
         "MNEMO_DATABASE",
         "mnemolite",
         "Database inside the private PostgreSQL.",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
     )
-    pool_size: int = _env(
+    pool_size: int = env(
         "MNEMO_POOL_SIZE", 10, "Most database connections one process opens.", ge=2, le=200
     )
-    pool_timeout_seconds: float = _env(
+    pool_timeout_seconds: float = env(
         "MNEMO_POOL_TIMEOUT_SECONDS",
         5.0,
         "Longest wait for a free connection before the answer is 503.",
         gt=0,
         le=300,
     )
-    statement_timeout_seconds: float = _env(
+    statement_timeout_seconds: float = env(
         "MNEMO_STATEMENT_TIMEOUT_SECONDS",
         30.0,
         "Longest run of one SQL statement of a request.",
@@ -89,120 +66,127 @@ class DatabaseSettings(_Group):
     )
 
 
-class EmbeddingSettings(_Group):
+class EmbeddingSettings(RemoteSettings, BatchSettings, RedisSettings):
     """Which model turns text into vectors."""
 
-    mode: Literal["real", "mock"] = _env(
+    mode: Literal["real", "mock"] = env(
         "EMBEDDING_MODE", "real", "real: a model. mock: deterministic noise, for tests only."
     )
-    provider: Literal["onnx", "sentence-transformers"] = _env(
+    provider: Literal["onnx", "sentence-transformers", "remote"] = env(
         "MNEMO_EMBEDDING_PROVIDER",
         "onnx",
-        "Who runs the model: onnx, or sentence-transformers (an extra).",
+        "Who runs the model: onnx, sentence-transformers (an extra), or remote (a model server).",
     )
-    model: str = _env(
+    model: str = env(
         "EMBEDDING_MODEL",
         "all-MiniLM-L6-v2",
-        "The packaged model's name, a local folder, or a hub id (owner/name).",
+        "The packaged model's name, a local folder, a hub id (owner/name), or a server's name.",
         min_length=1,
     )
-    revision: OptionalText = _env(
+    revision: OptionalText = env(
         "MNEMO_EMBEDDING_REVISION",
         None,
-        "Branch, tag or commit of a hub's model. Unset: its main branch.",
+        "Branch, tag or commit of a hub's model (unset: main); of a server's, your name for it.",
     )
-    onnx_file: OptionalText = _env(
+    onnx_file: OptionalText = env(
         "MNEMO_EMBEDDING_ONNX_FILE",
         None,
         "The ONNX file to use of a folder that has several. Unset: a quantised one.",
     )
-    trust_remote_code: bool = _env(
+    trust_remote_code: bool = env(
         "MNEMO_EMBEDDING_TRUST_REMOTE_CODE",
         False,
         "Whether sentence-transformers may run code that a model brings.",
     )
-    dimension: OptionalCount = _env(
+    dimension: OptionalCount = env(
         "EMBEDDING_DIMENSION",
         None,
         "Numbers of a vector; fewer than the model's own cut a Matryoshka model. Unset: all.",
         ge=1,
     )
-    matryoshka: bool = _env(
+    matryoshka: bool = env(
         "MNEMO_EMBEDDING_MATRYOSHKA",
         False,
         "Says of a model that is not known for it that its vectors may be cut.",
     )
-    max_tokens: OptionalCount = _env(
+    max_tokens: OptionalCount = env(
         "MNEMO_EMBEDDING_MAX_TOKENS",
         None,
-        "Window of the model in tokens. Unset: the model's own, 2048 at most.",
+        "Window of the model in tokens. Unset: its own, 2048 at most; of a server 512.",
         ge=64,
     )
-    cache_size: ByteSize = _env(
+    cache_size: ByteSize = env(
         "EMBEDDING_CACHE_SIZE",
         ByteSize(32 * 1024 * 1024),
         "Memory for cached query vectors, in bytes or as 32MiB. 0 turns the cache off.",
     )
-    device: Literal["cpu", "cuda", "mps"] = _env(
+    device: Literal["cpu", "cuda", "mps"] = env(
         "EMBEDDING_DEVICE", "cpu", "Where sentence-transformers runs; onnx runs on the CPU."
     )
-    threads: OptionalCount = _env(
+    threads: OptionalCount = env(
         "MNEMO_EMBEDDING_THREADS", None, "Threads of the model. Unset: one a core.", ge=1, le=256
     )
-    query_prefix: str | None = _env(
+    query_prefix: str | None = env(
         "MNEMO_EMBEDDING_QUERY_PREFIX", None, "Put before a query. Unset: what the model wants."
     )
-    document_prefix: str | None = _env(
+    document_prefix: str | None = env(
         "MNEMO_EMBEDDING_DOCUMENT_PREFIX",
         None,
         "Put before a document. Unset: what the model wants.",
     )
 
 
-class ServerSettings(_Group):
+class ServerSettings(Group):
     """How the REST server listens and what it accepts."""
 
-    host: str = _env("MNEMO_HOST", "127.0.0.1", "Address to listen on; others need an API key.")
-    port: int = _env("MNEMO_PORT", 8000, "Port to listen on. 0 picks a free one.", ge=0, le=65535)
-    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = _env(
+    host: str = env("MNEMO_HOST", "127.0.0.1", "Address to listen on; others need an API key.")
+    port: int = env("MNEMO_PORT", 8000, "Port to listen on. 0 picks a free one.", ge=0, le=65535)
+    api_key: OptionalSecret = env(
         "MNEMO_API_KEY", None, "When set, every route but /health/live needs it.", min_length=8
     )
-    max_body: ByteSize = _env(
+    max_body: ByteSize = env(
         "MNEMO_MAX_BODY", ByteSize(16 * 1024 * 1024), "Largest request body, in bytes or as 16MiB."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _env(
+    shutdown_seconds: float = env(
+        "MNEMO_SHUTDOWN_SECONDS",
+        10.0,
+        "Longest wait at the end for requests and the batch in flight.",
+        gt=0,
+        le=600,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = env(
         "MNEMO_LOG_LEVEL", "info", "Least severe log line that is written."
     )
-    log_format: Literal["console", "json"] = _env(
+    log_format: Literal["console", "json"] = env(
         "MNEMO_LOG_FORMAT", "console", "console: for people. json: one object a line."
     )
 
 
-class WorkerSettings(_Group):
+class WorkerSettings(Group):
     """How pending events are embedded."""
 
-    in_server: bool = _env("MNEMO_WORKER_IN_SERVER", True, "Whether `serve` embeds by itself.")
-    batch_size: int = _env(
+    in_server: bool = env("MNEMO_WORKER_IN_SERVER", True, "Whether `serve` embeds by itself.")
+    batch_size: int = env(
         "MNEMO_WORKER_BATCH_SIZE", 512, "Events claimed and embedded at a time.", ge=1, le=1000
     )
-    poll_seconds: float = _env(
+    poll_seconds: float = env(
         "MNEMO_WORKER_POLL_SECONDS",
         1.0,
         "Longest time between two looks at the queue; a notification wakes it sooner.",
         gt=0,
         le=60,
     )
-    max_attempts: int = _env(
+    max_attempts: int = env(
         "MNEMO_WORKER_MAX_ATTEMPTS", 5, "Tries before an event is parked.", ge=1, le=100
     )
-    retry_seconds: float = _env(
+    retry_seconds: float = env(
         "MNEMO_WORKER_RETRY_SECONDS",
         5.0,
         "Wait before the second try of an event; doubled for each later one.",
         gt=0,
         le=3600,
     )
-    hnsw_min_rows: int = _env(
+    hnsw_min_rows: int = env(
         "MNEMO_HNSW_MIN_ROWS",
         20_000,
         "Rows from which a table of embeddings gets an HNSW index; below it exact is fast.",
@@ -210,10 +194,10 @@ class WorkerSettings(_Group):
     )
 
 
-class SearchSettings(_Group):
+class SearchSettings(Group):
     """How a search looks for candidates and ranks them."""
 
-    default_language: str = _env(
+    default_language: str = env(
         "MNEMO_LANGUAGE",
         "english",
         "Text-search language of namespaces that name none.",
@@ -231,34 +215,34 @@ class SearchSettings(_Group):
     )
 
 
-class RerankerSettings(_Group):
+class RerankerSettings(Group):
     """Who orders the best hits of a search anew, if anybody does."""
 
-    provider: Literal["none", "cross-encoder", "tei", "cohere", "jina"] = _env(
+    provider: Literal["none", "cross-encoder", "tei", "cohere", "jina"] = env(
         "MNEMO_RERANKER",
         "none",
         "none; a local cross-encoder; or the form of a remote server: tei, cohere or jina.",
     )
-    model: OptionalText = _env(
+    model: OptionalText = env(
         "MNEMO_RERANKER_MODEL",
         None,
         "A local folder or hub id of a cross-encoder, or the model's name on the server.",
     )
-    url: OptionalText = _env(
+    url: OptionalText = env(
         "MNEMO_RERANKER_URL",
         None,
         "Address of the server. Unset: Cohere's or Jina's own; tei has none.",
     )
-    api_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_unset)] = _env(
+    api_key: OptionalSecret = env(
         "MNEMO_RERANKER_API_KEY", None, "Sent to the server as a bearer token."
     )
-    device: Literal["cpu", "cuda", "mps"] = _env(
+    device: Literal["cpu", "cuda", "mps"] = env(
         "MNEMO_RERANKER_DEVICE", "cpu", "Where a cross-encoder runs."
     )
-    pairs: int = _env(
+    pairs: int = env(
         "MNEMO_RERANKER_PAIRS", 50, "Best hits that are ordered anew, at most.", ge=1, le=200
     )
-    deadline_seconds: float = _env(
+    deadline_seconds: float = env(
         "MNEMO_RERANKER_DEADLINE_SECONDS",
         1.0,
         "Longest time to order them; after it the answer keeps its first order and says so.",
