@@ -203,10 +203,10 @@ class SearchSettings(Group):
         "Text-search language of namespaces that name none.",
         pattern=r"^[a-z_]{1,63}$",
     )
-    history_days: int = _env(
+    history_days: int = env(
         "MNEMO_HISTORY_DAYS", 7, "Days that explained searches are kept.", ge=1, le=3650
     )
-    history_searches: int = _env(
+    history_searches: int = env(
         "MNEMO_HISTORY_SEARCHES",
         10_000,
         "Explained searches that are kept, the newest. 0: none is recorded.",
