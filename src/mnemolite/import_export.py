@@ -76,7 +76,7 @@ class LineMapping:
         targets = dict(_parse_pair(pair) for pair in pairs)
         try:
             return cls(targets, namespace, ZoneInfo(zone))
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder of zones
             raise InvalidInputError(
                 f"{zone!r} is not a time zone.", field="--timezone", remedy="Use Europe/Paris, say."
             ) from None
