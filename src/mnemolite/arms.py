@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mnemolite.errors import InvalidVectorError, ModelUnavailableError
 from mnemolite.filters import parse
 from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
+from mnemolite.moments import Moment
 from mnemolite.ranking import K1, B
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
@@ -61,6 +63,8 @@ class SearchJob:
     question: Question
     space: Space | None
     embedder: BatchingEmbedder | None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    moments: Sequence[Moment] = ()
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property

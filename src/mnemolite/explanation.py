@@ -78,6 +78,7 @@ class Explainer:
             vector=vector,
             text=text,
             boost=float(ranking.boost[place]),
+            boosts={name: float(factors[place]) for name, factors in ranking.boosts.items()},
             parts=_parts(vector, text, score=float(ranking.scores[place])),
             words=row["words"],
             terms=self._terms(row),

@@ -51,7 +51,8 @@ class Question:
     """What a query asks for in words, with the statistics of its namespace.
 
     ``asked`` holds all lexemes of the query; ``terms`` only those worth looking for, rarest first.
-    ``phrases`` and ``excluded`` are texts that must, and must not, occur.
+    ``phrases`` and ``excluded`` are texts that must, and must not, occur. ``language`` is the
+    text-search configuration of the namespace, empty if there is no such namespace.
     """
 
     terms: tuple[Term, ...] = ()
@@ -61,6 +62,7 @@ class Question:
     pending: int = 0
     documents: int = 0
     average_words: float = 1.0
+    language: str = ""
 
 
 class Lexicon:
@@ -104,6 +106,7 @@ class Lexicon:
             pending=row["pending"],
             documents=documents,
             average_words=max(row["words"] / documents, 1.0),
+            language=row["language"],
         )
 
     async def count(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from uuid import UUID
 
@@ -180,6 +181,8 @@ class Memory:
     async def search(self, query: SearchQuery | str) -> SearchResult:
         """Find events by meaning and words. An arm that could not run is named in the answer."""
         query = SearchQuery(q=query) if isinstance(query, str) else query
+        if query.explain and query.now is None:  # a replay must mean the same "last week"
+            query = query.model_copy(update={"now": datetime.now(UTC)})
         result = await self._run(query)
         return await self.history.record(query, result) if query.explain else result
 

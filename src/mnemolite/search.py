@@ -1,17 +1,20 @@
 """The search: two arms find candidates, the conversation around them helps, the best are hits."""
 
 import asyncio
-import re
 from collections.abc import Coroutine, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
 
 from mnemolite.arms import ArmResult, Arms, Key, SearchJob
+from mnemolite.boosts import boosts, narrowed
 from mnemolite.database import Connection, Database
+from mnemolite.diversity import diversify, vector_likeness, word_likeness
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import EmbeddingError
 from mnemolite.explanation import Explainer, account
@@ -21,23 +24,46 @@ from mnemolite.models import (
     DegradedArm,
     Explanation,
     Hit,
+    NamedDate,
     Passage,
     SearchMeta,
     SearchQuery,
     SearchResult,
     Space,
 )
+from mnemolite.moments import Moment, names_moments, read_moments
 from mnemolite.neighbours import Neighbourhood
-from mnemolite.ranking import Pool, Ranking, Weights, chain_neighbours, rank
+from mnemolite.pool import as_facts, as_pool
+from mnemolite.ranking import Floats, Pool, Ranking, Weights, confidence, rank
 from mnemolite.reranking.stage import RerankStage, Speakers
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
 
 _queries = load("search")
 
-_WORD = re.compile(r"\w{2,}")
+# How many of the best rows are compared with each other where diversity is asked for.
+_DIVERSE_DEPTH = 50
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best hits, who said the candidates, and how sure it is that the subject is known."""
+
+    hits: list[Hit]
+    speakers: Speakers
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """The pool as it came and as arrays, its ranking, and the places of its best rows."""
+
+    rows: Sequence[Row]
+    pool: Pool
+    ranking: Ranking
+    best: Sequence[int]
 
 
 class Search:
@@ -53,8 +79,7 @@ class Search:
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
     ) -> SearchResult:
-        """Run the arms of the query's mode at the same time, rank what they found, fetch the best,
-        and let the reranker order these, if there is one.
+        """Run the arms of the query's mode at once, rank what they found, rerank the best.
 
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
@@ -65,11 +90,14 @@ class Search:
             question = await self._lexicon.question(
                 query.namespace, query.q, space=space.id if space else None
             )
-        job = SearchJob(wide, question, space, embedder, watch)
+            now = query.now or datetime.now(UTC)
+            moments = await _read_dates(query, question.language, now=now)
+        bounded = narrowed(wide, moments)
+        job = SearchJob(bounded, question, space, embedder, now=now, moments=moments, watch=watch)
         arms, degraded = await _settle(self._start(job))
-        ranked, speakers = await self._rank(job, arms)
+        found = await self._rank(job, arms)
         with watch.part("reranking"):
-            hits, rerank = await self._reranking.run(query, ranked, speakers=speakers)
+            hits, rerank = await self._reranking.run(query, found.hits, speakers=found.speakers)
         with watch.part("neighbours"):
             hits = await self._neighbourhood.around(hits, query.neighbours, space=space)
         vector_arm = arms.get("vector")
@@ -83,6 +111,8 @@ class Search:
             pending_is_lower_bound=question.pending >= PENDING_LIMIT,
             count=len(hits),
             rerank=rerank,
+            dates=_named(moments),
+            confidence=found.confidence,
             explanation=account(job, arms) if query.explain else None,
         )
         return SearchResult(data=hits, meta=meta)
@@ -95,43 +125,30 @@ class Search:
             arms["text"] = _timed(self._arms.text(job), "text", watch=job.watch)
         return arms
 
-    async def _rank(
-        self, job: SearchJob, arms: Mapping[Arm, ArmResult]
-    ) -> tuple[list[Hit], Speakers]:
-        """The best hits, and who said the candidates."""
+    async def _rank(self, job: SearchJob, arms: Mapping[Arm, ArmResult]) -> _Found:
         found = list(dict.fromkeys(key for arm in arms.values() for key in arm.keys))
         if not found:
-            return [], {}
+            return _Found([], {}, 0.0 if "vector" in arms and not job.question.pending else None)
         async with self._database.connection() as connection:
             with job.watch.part("pool"):
                 rows = await self._pool(connection, job, arms=arms, found=found)
             with job.watch.part("ranking"):
-                nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
-                pool = _as_pool(rows, job.query.q, nearest=nearest)
+                pool = _pool_of(job, rows, arms=arms)
                 ranking = _ranking(job, pool, arms=arms)
                 best = _best(job.query, rows, ranking=ranking)
+            if job.query.diversity:
+                with job.watch.part("diversity"):
+                    chosen = [rows[place] for place in best]
+                    alike = await self._alike(connection, job, arms=arms, rows=chosen)
+                    best, ranking = _diversified(job.query, best, ranking=ranking, alike=alike)
+            best = best[: job.query.limit]
             with job.watch.part("hits"):
                 chosen = [rows[place] for place in best]
                 events = await self._events(connection, job, arms=arms, rows=chosen)
-        ranks = {arm: _ranks(result) for arm, result in arms.items()}
-        explainer = Explainer(job, rows, pool=pool, ranking=ranking) if job.query.explain else None
-        hits = []
-        for place in best:
-            row = rows[place]
-            if row["id"] not in events:
-                continue
-            found_at = {arm: of.get(row["id"]) for arm, of in ranks.items()}
-            hits.append(
-                _hit(
-                    events[row["id"]],
-                    row,
-                    score=float(ranking.scores[place]),
-                    bm25=float(ranking.bm25[place]) if "text" in arms else 0.0,
-                    ranks=found_at,
-                    explanation=explainer.explain(place, found_at) if explainer else None,
-                )
-            )
-        return hits, {row["id"]: row["speaker"] for row in rows}
+        hits = _hits(job, arms, ranked=_Ranked(rows, pool, ranking, best), events=events)
+        passing = np.array([row["passes"] for row in rows], dtype=bool)
+        speakers = {row["id"]: row["speaker"] for row in rows}
+        return _Found(hits, speakers, confidence(ranking.evidence[passing]))
 
     async def _pool(
         self,
@@ -150,6 +167,7 @@ class Search:
         statement = _queries["pool"].format(
             passes=_queries["passes"].format(where=job.conditions()),
             frequencies=sql.SQL(", ").join(frequencies),
+            importance=_queries["importance" if job.query.importance else "no_importance"],
             distance=distance,
         )
         parameters = job.parameters | _columns(found) | vector
@@ -169,6 +187,33 @@ class Search:
         keys = [(row["id"], row["timestamp"]) for row in rows]
         cursor = await connection.execute(statement, job.parameters | _columns(keys) | vector)
         return {str(event["id"]): event async for event in cursor}
+
+    async def _alike(
+        self,
+        connection: Connection,
+        job: SearchJob,
+        *,
+        arms: Mapping[Arm, ArmResult],
+        rows: Sequence[Row],
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """How much each pair of rows is alike, by vectors or else by words; and what is a copy."""
+        by_vectors = "vector" in arms and job.space is not None
+        table = sql.Identifier(job.space.table) if job.space else sql.SQL("")
+        statement = _queries["alike"].format(
+            likeness=_queries["first_vector" if by_vectors else "lexemes"].format(table=table)
+        )
+        keys = [(row["id"], row["timestamp"]) for row in rows]
+        cursor = await connection.execute(statement, job.parameters | _columns(keys))
+        found = {row["id"]: row async for row in cursor}
+        known = [found.get(name, {}) for name, _ in keys]
+        digests = np.array([row.get("digest", "") for row in known])
+        seen = [row.get("likeness") for row in known]
+        if by_vectors:
+            vectors = [None if one is None else one.to_numpy() for one in seen]
+            likeness = vector_likeness(vectors)
+        else:
+            likeness = word_likeness([frozenset(one or ()) for one in seen])
+        return likeness, digests[:, None] == digests[None, :]
 
     def _measure(
         self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, of: str
@@ -205,6 +250,12 @@ async def _settle(
     return arms, degraded
 
 
+def _pool_of(job: SearchJob, rows: Sequence[Row], *, arms: Mapping[Arm, ArmResult]) -> Pool:
+    nearest = {name for name, _ in arms["vector"].keys} if "vector" in arms else set()
+    favours = boosts(job.query, as_facts(rows), now=job.now, moments=job.moments)
+    return as_pool(rows, job.query.q, nearest=nearest, boosts=favours)
+
+
 def _ranking(job: SearchJob, pool: Pool, *, arms: Mapping[Arm, ArmResult]) -> Ranking:
     weights = Weights(
         np.array([term.idf for term in job.question.terms]), job.question.average_words
@@ -212,36 +263,21 @@ def _ranking(job: SearchJob, pool: Pool, *, arms: Mapping[Arm, ArmResult]) -> Ra
     return rank(pool, weights, use_vectors="vector" in arms, use_words="text" in arms)
 
 
-def _as_pool(rows: Sequence[Row], q: str, *, nearest: set[str]) -> Pool:
-    """Rows of the database as arrays; links that lead outside keep their place in the chain."""
-    numbers: dict[str, int] = {row["id"]: number for number, row in enumerate(rows)}
-    chain: list[tuple[int, int]] = []
-    for row in rows:
-        ids = [*reversed(row["before"] or []), row["id"], *(row["after"] or [])]
-        places = [numbers.setdefault(name, len(numbers)) for name in ids]
-        chain += pairwise(places)
-    asked = _name_parts(q)
-    speakers = {row["speaker"] for row in rows if row["speaker"]}
-    named = {speaker for speaker in speakers if not asked.isdisjoint(_name_parts(speaker))}
-    distances = [np.nan if row["distance"] is None else row["distance"] for row in rows]
-    frequencies = np.array([row["frequencies"] for row in rows], dtype=np.float64)
-    return Pool(
-        words=np.array([row["words"] for row in rows], dtype=np.float64),
-        frequencies=frequencies.reshape(len(rows), -1),
-        cosines=1.0 - np.array(distances, dtype=np.float64),
-        nearest=np.array([row["id"] in nearest for row in rows], dtype=bool),
-        named=np.array([row["speaker"] in named for row in rows], dtype=bool),
-        nearby=chain_neighbours(chain, len(rows)),
-    )
+def _named(moments: Sequence[Moment]) -> list[NamedDate]:
+    return [NamedDate(phrase=one.phrase, since=one.since, until=one.until) for one in moments]
 
 
-def _name_parts(text: str) -> frozenset[str]:
-    """The words of a name, or of a question that may hold it: "Caroline's" names Caroline."""
-    return frozenset(_WORD.findall(text.casefold()))
+async def _read_dates(query: SearchQuery, language: str, *, now: datetime) -> tuple[Moment, ...]:
+    """The dates in the question; the library takes milliseconds, so in another thread."""
+    if query.dates == "ignore" or not names_moments(query.q, language=language):
+        return ()
+    return await asyncio.to_thread(read_moments, query.q, now=now, language=language)
 
 
 def _best(query: SearchQuery, rows: Sequence[Row], *, ranking: Ranking) -> list[int]:
-    """The best rows that pass the filters; equal scores in the order of their ids."""
+    """The best rows that pass the filters, equal scores in the order of their ids; more than the
+    limit if some are to be held back.
+    """
     floor = query.min_similarity
     passing = [
         number
@@ -249,7 +285,55 @@ def _best(query: SearchQuery, rows: Sequence[Row], *, ranking: Ranking) -> list[
         if row["passes"] and (floor is None or _similarity(row["distance"] or 2.0) >= floor)
     ]
     passing.sort(key=lambda number: (-ranking.scores[number], rows[number]["id"]))
-    return passing[: query.limit]
+    return passing[: max(_DIVERSE_DEPTH, 2 * query.limit) if query.diversity else query.limit]
+
+
+def _diversified(
+    query: SearchQuery,
+    best: Sequence[int],
+    *,
+    ranking: Ranking,
+    alike: tuple[Floats, NDArray[np.bool_]],
+) -> tuple[list[int], Ranking]:
+    """The best in an order without repetitions, and the ranking with this as one more boost."""
+    likeness, copies = alike
+    order, factors = diversify(
+        ranking.scores[list(best)], likeness, copies=copies, diversity=query.diversity
+    )
+    everyone = np.ones(len(ranking.scores))
+    everyone[list(best)] = factors
+    return [best[place] for place in order], ranking.boosted("diversity", everyone)
+
+
+def _hits(
+    job: SearchJob,
+    arms: Mapping[Arm, ArmResult],
+    *,
+    ranked: _Ranked,
+    events: Mapping[str, Row],
+) -> list[Hit]:
+    rows, ranking = ranked.rows, ranked.ranking
+    ranks = {arm: _ranks(result) for arm, result in arms.items()}
+    explainer = None
+    if job.query.explain:
+        explainer = Explainer(job, rows, pool=ranked.pool, ranking=ranking)
+    hits = []
+    for place in ranked.best:
+        row = rows[place]
+        if row["id"] not in events:
+            continue
+        found_at = {arm: of.get(row["id"]) for arm, of in ranks.items()}
+        hits.append(
+            _hit(
+                events[row["id"]],
+                row,
+                score=float(ranking.scores[place]),
+                bm25=float(ranking.bm25[place]) if "text" in arms else 0.0,
+                ranks=found_at,
+                explanation=explainer.explain(place, found_at) if explainer else None,
+            )
+        )
+    return hits
 
 
 def _hit(

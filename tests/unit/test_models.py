@@ -18,7 +18,9 @@ from mnemolite.models import (
     SearchQuery,
     Space,
     check_json,
+    format_duration,
     format_timestamp,
+    parse_duration,
     parse_timestamp,
 )
 
@@ -268,3 +270,41 @@ def test_every_field_that_clients_see_of_a_hit_says_what_it_is() -> None:
     named = {"score", "distance", "similarity", "text_score", "ranks"}
     described = {name for name, field in Hit.model_fields.items() if field.description}
     assert named <= described
+
+
+# --- Durations ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("12h", timedelta(hours=12)),
+        ("30d", timedelta(days=30)),
+        ("1.5 d", timedelta(hours=36)),
+        ("2w", timedelta(weeks=2)),
+        ("P30D", timedelta(days=30)),
+        ("PT90M", timedelta(minutes=90)),
+        ("P1Y", timedelta(days=365)),
+        (timedelta(days=3), timedelta(days=3)),
+    ],
+)
+def test_a_duration_has_a_unit(text: object, length: timedelta) -> None:
+    assert parse_duration(text) == length
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "30", 30, 30.0, "", "d", "-3d", "P-3D", "0d", "5m", "soon", "PT1S", "36501d",
+        "9" * 40 + "d", "P9999999999D", "30 days", "\x00", "\uff11d", None, True, ["1d"],
+    ],
+)  # fmt: skip
+def test_what_is_no_duration_is_refused(bad: object) -> None:
+    with pytest.raises(PydanticCustomError) as raised:
+        parse_duration(bad)
+    assert raised.value.type == "invalid_duration"
+
+
+@given(st.timedeltas(timedelta(minutes=1), timedelta(days=36_500)))
+def test_a_duration_survives_text_and_back(length: timedelta) -> None:
+    assert parse_duration(format_duration(length)) == length

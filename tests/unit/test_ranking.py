@@ -1,5 +1,7 @@
 """The ranking's formula, part by part."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from mnemolite.ranking import (
     Pool,
     Weights,
     chain_neighbours,
+    confidence,
     long_share,
     rank,
 )
@@ -150,3 +153,41 @@ def test_a_question_without_words_ranks_by_vectors() -> None:
     none = Weights(np.array([]), 10.0)
     ranking = rank(pool([[], []], [0.1, 0.9]), none, use_vectors=True, use_words=True)
     assert ranking.scores[1] > ranking.scores[0]
+
+
+def test_boosts_multiply() -> None:
+    boosted = replace(
+        pool([[1, 0], [0, 1]], [0.5, 0.2], named=[True, False]),
+        boosts={"recency": np.array([0.9, 1.0]), "importance": np.array([1.0, 1.5])},
+    )
+    ranking = rank(boosted, WEIGHTS, use_vectors=True, use_words=True)
+    assert ranking.boost == pytest.approx([(1 + SPEAKER_BOOST) * 0.9, 1.5])
+    assert ranking.scores == pytest.approx((ranking.vector + ranking.text) * ranking.boost)
+    once_more = ranking.boosted("diversity", np.array([1.0, 0.5]))
+    assert once_more.boost == pytest.approx(np.prod(list(once_more.boosts.values()), axis=0))
+    assert once_more.scores == pytest.approx(ranking.scores * [1, 0.5])
+
+
+def test_confidence_grows_with_likeness_and_with_words_found() -> None:
+    def told(frequencies: list[int], cosine: float) -> float | None:
+        only = pool([frequencies], [cosine])
+        return confidence(rank(only, WEIGHTS, use_vectors=True, use_words=True).evidence)
+
+    nothing, likeness, both = told([0, 0], 0.1), told([0, 0], 0.8), told([3, 3], 0.8)
+    assert nothing is not None
+    assert likeness is not None
+    assert both is not None
+    assert 0 <= nothing < likeness < both <= 1
+    assert nothing < 0.01
+    assert likeness > 0.5
+
+
+def test_confidence_is_not_told_without_vectors_or_words() -> None:
+    no_vectors = rank(pool([[1, 0]], [np.nan]), WEIGHTS, use_vectors=False, use_words=True)
+    assert confidence(no_vectors.evidence) is None
+    no_words = Weights(np.array([]), 10.0)
+    assert (
+        confidence(rank(pool([[]], [0.9]), no_words, use_vectors=True, use_words=True).evidence)
+        is None
+    )
+    assert confidence(np.array([])) is None

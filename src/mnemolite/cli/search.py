@@ -24,7 +24,12 @@ from mnemolite.cli.terminal import (
 from mnemolite.settings import Settings
 
 _SHOWN_CHARACTERS = 300
+# All other options are named as the fields of a query.
+_NOT_ASKED = {"replay", "as_json", "data_dir"}
 
+DatesOption = Annotated[
+    str, typer.Option(help="What dates in the question do: boost, filter or ignore.")
+]
 MinSimilarity = Annotated[float | None, typer.Option(help="Between 0 and 1.")]
 ModeOption = Annotated[str, typer.Option(help="hybrid, vector or text.")]
 ReplayOption = Annotated[
@@ -34,6 +39,7 @@ RerankOption = Annotated[
     bool | None,
     typer.Option("--rerank/--no-rerank", help="Whether a reranker orders the best hits."),
 ]
+HalfLifeOption = Annotated[str | None, typer.Option(help="Favour newer events: 12h, 30d, P30D.")]
 SessionOption = Annotated[str | None, typer.Option(help="Only this thread.")]
 Since = Annotated[str | None, typer.Option(help="Earliest time, included.")]
 Until = Annotated[str | None, typer.Option(help="Latest time, excluded.")]
@@ -50,6 +56,11 @@ def search(
     where: WhereOption = None,
     mode: ModeOption = "hybrid",
     limit: Annotated[int, typer.Option(help="Hits to show.")] = 10,
+    dates: DatesOption = "boost",
+    now: Annotated[str | None, typer.Option(help="What 'last week' refers to.")] = None,
+    recency_half_life: HalfLifeOption = None,
+    importance: Annotated[float, typer.Option(help="Weight of metadata.importance.")] = 0,
+    diversity: Annotated[float, typer.Option(help="Hold back what is alike, 0 to 1.")] = 0,
     min_similarity: MinSimilarity = None,
     rerank: RerankOption = None,
     neighbours: Annotated[int, typer.Option(help="Places around each hit to show.")] = 0,
@@ -59,23 +70,16 @@ def search(
     data_dir: DataDir = None,
 ) -> None:
     """Find events by meaning and words."""
+    asked = dict(locals())
     settings = settings_of(data_dir)
     if replay is not None:
         _show_replay(run(_replay(settings, replay)), as_json=as_json)
         return
-    query = {
-        "q": q,
-        "namespace": namespace,
-        "session": session,
+    query = {name: asked[name] for name in asked.keys() - _NOT_ASKED} | {
         "since": moment(since),
         "until": moment(until),
+        "now": moment(now),
         "where": None if where is None else json_option(where, "--where"),
-        "mode": mode,
-        "limit": limit,
-        "min_similarity": min_similarity,
-        "rerank": rerank,
-        "neighbours": neighbours,
-        "explain": explain,
     }
     result = run(_search(settings, query))
     out.print_json(result.model_dump_json()) if as_json else _show(result)
@@ -155,6 +159,9 @@ def _when(event: Any) -> str:
 
 
 def show_meta(meta: Any) -> None:
+    for date in meta.dates:
+        span = f"{_day(date.since, '…')} to {_day(date.until, '…')}"
+        err.print(f'"{escape(date.phrase)}" was read as {span}', highlight=False)
     for lost in meta.degraded:
         err.print(f"[yellow]degraded[/]: no {lost.arm} arm ({escape(lost.reason)})")
     if meta.rerank and not meta.rerank.applied:
@@ -162,6 +169,10 @@ def show_meta(meta: Any) -> None:
     if meta.pending:
         more = "at least " if meta.pending_is_lower_bound else ""
         err.print(f"[yellow]{more}{meta.pending} events are not embedded yet[/]: run a worker")
+
+
+def _day(moment: Any, otherwise: str) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M") if moment else otherwise
 
 
 def _spoken(hit: Any) -> str:

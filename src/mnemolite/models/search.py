@@ -11,6 +11,7 @@ from mnemolite.models.values import (
     MAX_NEIGHBOURS,
     MAX_QUERY_CHARACTERS,
     MAX_SEARCH_LIMIT,
+    Duration,
     Frozen,
     JsonObject,
     Timestamp,
@@ -20,6 +21,7 @@ from mnemolite.models.values import (
 
 Mode = Literal["hybrid", "vector", "text"]
 Arm = Literal["vector", "text"]
+Dates = Literal["boost", "filter", "ignore"]
 
 
 class SearchOptions(Scope):
@@ -30,6 +32,21 @@ class SearchOptions(Scope):
     limit: int = Field(10, ge=1, le=MAX_SEARCH_LIMIT, description="Hits to return.")
     min_similarity: float | None = Field(
         None, ge=0, le=1, description="Leave out hits that are less similar than this."
+    )
+    dates: Dates = Field(
+        "boost", description="What the dates that the question names do to the search."
+    )
+    now: Timestamp | None = Field(
+        None, description="What 'last week' and ages refer to; the current time if left out."
+    )
+    recency_half_life: Duration | None = Field(
+        None, description="Favours newer events: the age at which half of the favour is gone."
+    )
+    importance: float = Field(
+        0, ge=0, le=10, description="Weight of metadata.importance: score * (1 + weight * it)."
+    )
+    diversity: float = Field(
+        0, ge=0, le=1, description="How much hits that are like better ones are held back."
     )
     neighbours: int = Field(
         0, ge=0, le=MAX_NEIGHBOURS, description="Places around each hit to return, on either side."
@@ -103,7 +120,11 @@ class Explanation(Frozen):
 
     vector: ArmExplanation
     text: ArmExplanation
-    boost: float = Field(description="Above 1 when the question names the speaker.")
+    boost: float = Field(description="All boosts, multiplied.")
+    boosts: dict[str, float] = Field(
+        default_factory=dict,
+        description="speaker and dates that the question names, recency, importance, diversity.",
+    )
     parts: dict[str, float] = Field(description="What the score is the sum of.")
     words: int = Field(description="Words of the event, without stop words.")
     terms: dict[str, TermExplanation] = Field(description="The query's lexemes that it has.")
@@ -191,6 +212,14 @@ class SearchExplanation(Frozen):
     timings: dict[str, float] = Field(description="Milliseconds of each part; arms run abreast.")
 
 
+class NamedDate(Frozen):
+    """A phrase of the question, and the half-open span that it was read as."""
+
+    phrase: str
+    since: Timestamp | None = Field(description="Null where it is open: before 2023.")
+    until: Timestamp | None = Field(description="Excluded; null where it is open: since 2023.")
+
+
 class SearchMeta(Frozen):
     """What a search did, so that nobody has to guess."""
 
@@ -204,6 +233,13 @@ class SearchMeta(Frozen):
     count: int = Field(description="Hits in this answer.")
     rerank: RerankMeta | None = Field(
         None, description="The reranking; null if nobody was to rerank."
+    )
+    dates: list[NamedDate] = Field(
+        default_factory=list, description="The dates in the question, as they were read."
+    )
+    confidence: float | None = Field(
+        None,
+        description="From 0 to 1, whether the memory knows of the subject; null: not to be told.",
     )
     request_id: UUID | None = Field(
         None, description="Of the record that can be replayed; null without `explain`."

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import (
@@ -13,6 +13,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    TypeAdapter,
+    ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -118,6 +120,45 @@ def format_timestamp(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+_SHORT_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 24 * 7}
+_ISO_DURATION: TypeAdapter[timedelta] = TypeAdapter(timedelta)
+_SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=36_500)
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read a length of time: ``12h``, ``30d``, ``2w`` or ISO 8601 such as ``P30D``.
+
+    A bare number is refused, for it could be seconds or days. ISO's months are 30 days and its
+    years 365. It must lie between a minute and 36,500 days.
+    """
+    length = _read_duration(value.strip()) if isinstance(value, str) else value
+    if not isinstance(length, timedelta):
+        raise PydanticCustomError(
+            "invalid_duration", "must be a duration with its unit, such as 12h, 30d, 2w or P30D"
+        )
+    if not _SHORTEST <= length <= _LONGEST:
+        raise PydanticCustomError(
+            "invalid_duration", "must lie between one minute (PT1M) and 36500d"
+        )
+    return length
+
+
+def _read_duration(text: str) -> timedelta | None:
+    short = _SHORT_DURATION.fullmatch(text)
+    try:
+        if short:
+            return timedelta(hours=float(short[1]) * _HOURS[short[2]])
+        return _ISO_DURATION.validate_python(text) if text.startswith("P") else None
+    except (OverflowError, ValidationError):
+        return None
+
+
+def format_duration(value: timedelta) -> str:
+    """ISO 8601, which ``parse_duration`` reads."""
+    return str(_ISO_DURATION.dump_python(value, mode="json"))
+
+
 def _check_name(value: object) -> object:
     return check_text(value) if isinstance(value, str) else value
 
@@ -127,6 +168,12 @@ Timestamp = Annotated[
     BeforeValidator(parse_timestamp),
     PlainSerializer(format_timestamp, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["30d", "12h", "P30D"]}),
 ]
 Name = Annotated[
     str,

@@ -31,6 +31,7 @@ members AS (
         WHERE after IS NOT NULL) AS everybody
     ORDER BY id, place)
 SELECT e.id::text AS id, e.timestamp::text AS timestamp, e.words, {passes} AS passes,
+    extract(epoch FROM e.timestamp)::float8 AS seconds, {importance} AS importance,
     event_speaker(e.content) AS speaker, members.before::text[] AS before, members.after::text[] AS after,
     ARRAY[{frequencies}]::integer[] AS frequencies, {distance} AS distance
 FROM members
@@ -46,6 +47,13 @@ NULL::float8
 
 -- name: passes
 (e.timestamp >= %(since)s AND e.timestamp < %(until)s AND {where})
+
+-- name: importance
+CASE WHEN jsonb_typeof(e.metadata -> 'importance') = 'number'
+    THEN greatest(0, least(1, (e.metadata ->> 'importance')::numeric))::float8 END
+
+-- name: no_importance
+NULL::float8
 
 -- name: frequency
 CASE WHEN e.lexemes @@ {term} THEN term_frequency(e.lexemes, {term}) ELSE 0 END
@@ -67,3 +75,16 @@ JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, 
 
 -- name: no_passage
 NULL::integer[]
+
+-- name: alike
+SELECT e.id::text AS id, md5(e.text) AS digest, {likeness} AS likeness
+FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS found (id, timestamp)
+JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
+
+-- name: first_vector
+(SELECT v.embedding FROM {table} v
+    WHERE (v.event_id, v.timestamp, v.namespace) = (e.id, e.timestamp, e.namespace)
+    ORDER BY v.passage LIMIT 1)
+
+-- name: lexemes
+tsvector_to_array(e.lexemes)

@@ -189,3 +189,31 @@ async def test_replays_of_nothing(
 ) -> None:
     response = await client.post(f"/v1/search/{name}/replay")
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_wishes_by_query_string_and_by_body(searched: AsyncClient) -> None:
+    wishes = {
+        "q": "node yesterday",
+        "now": "2024-01-04T12:00:00Z",
+        "dates": "filter",
+        "recency_half_life": "12h",
+        "importance": 1,
+        "diversity": 0.5,
+        "explain": True,
+    }
+    by_post = await find(searched, **wishes)
+    params = {name: str(value) for name, value in wishes.items()}
+    by_get = (await searched.get("/v1/search", params=params)).json()
+    assert by_get["data"] == by_post["data"]
+    assert by_get["meta"]["dates"] == by_post["meta"]["dates"]
+    assert numbers(by_post) == [3]
+    assert by_post["meta"]["dates"] == [
+        {
+            "phrase": "yesterday",
+            "since": "2024-01-03T00:00:00Z",
+            "until": "2024-01-04T00:00:00Z",
+        }
+    ]
+    assert 0 <= by_post["meta"]["confidence"] <= 1
+    boosts = by_post["data"][0]["explanation"]["boosts"]
+    assert set(boosts) == {"speaker", "recency", "importance", "diversity"}
