@@ -113,6 +113,11 @@ def test_strict_ends_with_code_1(mnemolite: Run, dsn: str) -> None:
         (["search", "x", "--where", '{"a": {"$near": 1}}'], 1, "where.a.$near"),
         (["search", "x", "--limit", "0"], 1, "limit"),
         (["search", "x", "--since", "soon"], 1, "since"),
+        (["search", "x", "--now", "soon"], 1, "now"),
+        (["search", "x", "--dates", "maybe"], 1, "dates"),
+        (["search", "x", "--recency-half-life", "30"], 1, "recency_half_life"),
+        (["search", "x", "--importance", "-1"], 1, "importance"),
+        (["search", "x", "--diversity", "2"], 1, "diversity"),
         (["search", " "], 1, "nothing to look for"),
         (["add", "x", "--metadata", "{"], 1, "--metadata"),
         (["add", "x", "--timestamp", "soon"], 1, "timestamp"),
@@ -171,6 +176,42 @@ def test_a_search_without_hits_says_so(mnemolite: Run) -> None:
     assert (done.returncode, "Nothing found." in done.stdout) == (0, True)
     done = mnemolite("search", "anything", "--json")
     assert json.loads(done.stdout)["data"] == []
+
+
+def test_a_search_says_how_it_read_dates(mnemolite: Run, rows: Path) -> None:
+    mnemolite("import", rows.name, *MAPS)
+    wishes = ("--now=2023-06-15", "--recency-half-life=30d", "--importance=1", "--diversity=0.5")
+    search = ("search", "kitten or parade last month", "-n", "chat", *wishes)
+    done = mnemolite(*search)
+    assert done.returncode == 0, done.stderr
+    assert '"last month" was read as 2023-05-01 00:00 to 2023-06-01 00:00' in done.stderr
+    answer = json.loads(mnemolite(*search, "--dates=filter", "--json").stdout)
+    assert {hit["metadata"]["doc"] for hit in answer["data"]} == {"D1:1", "D1:2"}
+    assert 0 <= answer["meta"]["confidence"] <= 1
+
+
+def test_an_evaluation_measures_confidence(mnemolite: Run, tmp_path: Path) -> None:
+    corpus = [
+        {"doc_id": name, "scope": name, "text": text}
+        for name, text in (("a", "We planted tomatoes."), ("b", "The printer jams."))
+    ]
+    questions = [
+        {"text": row["text"], "scope": row["scope"], "relevant": {row["doc_id"]: 1}}
+        for row in corpus
+    ]
+    nobody = {"text": "Who planted the printer?", "scope": "a", "answerable": False}
+    for name, lines in (("corpus", corpus), ("queries", [*questions, nobody])):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluate = ("eval", "corpus", "queries", "--confidence", "--data-dir", str(tmp_path / "data"))
+    measured = json.loads(mnemolite(*evaluate, "--json").stdout)["confidence"]
+    assert {name: row["questions"] for name, row in measured.items()} == {
+        "answerable": 2,
+        "unanswerable": 1,
+        "wrong_namespace": 2,
+    }
+    assert measured["wrong_namespace"]["auc"] == 1
+    shown = mnemolite(*evaluate).stdout
+    assert "wrong namespace" in shown
 
 
 def test_a_search_tells_what_is_pending(mnemolite: Run, rows: Path) -> None:

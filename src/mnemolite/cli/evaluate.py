@@ -35,11 +35,14 @@ def eval_(
     ] = None,
     language: Annotated[str, typer.Option(help="Text-search language.")] = "english",
     limit: Annotated[int, typer.Option(help="Ask only so many questions; 0 asks all.")] = 0,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Measure meta.confidence too.")
+    ] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure what the search finds of a corpus, in a scratch database that is kept."""
-    from mnemolite import evaluate
+    from mnemolite import answerability, evaluate
 
     settings = settings_of(data_dir, search={"default_language": language})
     name = evaluate.scratch_name(corpus, settings)
@@ -49,17 +52,17 @@ def eval_(
     )
     questions = evaluate.read_questions(queries, categories or ())
     chosen = questions[:: max(1, len(questions) // limit)][:limit] if limit else questions
-    scores = run(_eval(settings, corpus, questions=chosen, modes=modes or ["hybrid"]))
-    if as_json:
-        out.print_json(json.dumps(evaluate.as_json(scores)))
-    else:
-        _show_scores(evaluate.as_json(scores))
+    others = answerability.read_unanswerable(queries) if confidence else None
+    measured = run(
+        _eval(settings, corpus, questions=chosen, modes=modes or ["hybrid"], others=others)
+    )
+    out.print_json(json.dumps(measured)) if as_json else _show_scores(measured)
 
 
 async def _eval(
-    settings: Settings, corpus: Path, *, questions: Any, modes: list[Any]
+    settings: Settings, corpus: Path, *, questions: Any, modes: list[Any], others: Any
 ) -> dict[str, Any]:
-    from mnemolite import evaluate
+    from mnemolite import answerability, evaluate
     from mnemolite.memory import Memory
 
     for mode in modes:
@@ -72,10 +75,16 @@ async def _eval(
         await memory.settle()
         with counting_progress() as progress:
             show = shown_in(progress)
-            return {
+            scores = {
                 mode: await evaluate.ask(memory, questions, mode=mode, progress=show)
                 for mode in modes
             }
+            measured = evaluate.as_json(scores)
+            if others is not None:
+                measured["confidence"] = await answerability.measure_confidence(
+                    memory, questions, unanswerable=others, progress=show
+                )
+            return measured
 
 
 def _show_scores(measured: dict[str, Any]) -> None:
@@ -96,3 +105,15 @@ def _show_scores(measured: dict[str, Any]) -> None:
     for pair, delta in measured["differences"].items():
         span = f"[{delta['low']:+.3f}, {delta['high']:+.3f}]"
         out.print(f"recall@10 of {pair}: {delta['mean']:+.3f} {escape(span)}")
+    if "confidence" in measured:
+        _show_confidence(measured["confidence"])
+
+
+def _show_confidence(measured: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("confidence", "questions", "median", "AUC"):
+        table.add_column(column, justify="left" if column == "confidence" else "right")
+    for name, row in measured.items():
+        figures = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in ("median", "auc")]
+        table.add_row(name.replace("_", " "), str(row["questions"]), *figures)
+    out.print(table)
