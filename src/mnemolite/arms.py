@@ -62,6 +62,7 @@ class SearchJob:
     space: Space | None
     embedder: BatchingEmbedder | None
     watch: Stopwatch = field(default_factory=Stopwatch)
+    plan: Plan | None = None  # None: chosen by the number of matching rows
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -142,6 +143,8 @@ class Arms:
 
     async def _plan(self, job: SearchJob, space: Space) -> Plan:
         """Exact for as many matching rows as that is fast for, else the index, if there is one."""
+        if job.plan is not None:
+            return job.plan
         async with self._database.connection() as connection:
             cursor = await connection.execute(_queries["index_state"], {"index": space.hnsw_index})
             index = await cursor.fetchone()
