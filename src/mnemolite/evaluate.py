@@ -9,7 +9,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as lines:
-            yield from map(json.loads, lines)
+            yield from map(_as_row, lines)
     except (OSError, EOFError, ValueError) as error:
         raise InvalidFileError(f"{path}: {error}.", field="file") from error
 
@@ -109,17 +109,10 @@ def read_questions(
     ``namespace`` is where to ask them all; without it each names its own.
     """
     questions = [
-        Question(
-            text=row["text"],
-            namespace=row.get("scope") or DEFAULT_NAMESPACE,
-            category=str(row.get("category_name") or row.get("category") or "all"),
-            relevant=row["relevant"],
-        )
+        _as_question(row, path, namespace=namespace)
         for row in read_rows(path)
         if row.get("relevant") and row.get("answerable") is not False
     ]
-    if namespace is not None:
-        questions = [replace(one, namespace=namespace) for one in questions]
     chosen = [one for one in questions if not categories or one.category in categories]
     if not chosen:
         raise InvalidFileError(f"{path}: no question with evidence.", field="queries")
@@ -263,6 +256,25 @@ def _some_words(words: Sequence[str], text: str) -> Sequence[str]:
 def _gain(grades: Sequence[float]) -> float:
     discounts: NDArray[np.float64] = np.log2(np.arange(len(grades)) + 2)
     return math.fsum(np.asarray(grades, dtype=np.float64) / discounts)
+
+
+def _as_row(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("a line is not a JSON object")
+    return row
+
+
+def _as_question(row: Row, path: Path, *, namespace: str | None) -> Question:
+    text, relevant = row.get("text"), row["relevant"]
+    if not isinstance(text, str) or not isinstance(relevant, dict):
+        raise InvalidFileError(
+            f"{path}: a question needs a text, and relevant as an object of ids and grades.",
+            field="queries",
+        )
+    category = str(row.get("category_name") or row.get("category") or "all")
+    place = namespace or row.get("scope") or DEFAULT_NAMESPACE
+    return Question(text, place, category, relevant)
 
 
 def _as_event(row: Row) -> NewEvent:

@@ -228,8 +228,7 @@ def _second(against: str, settings: EmbeddingSettings) -> dict[str, EmbeddingSet
     """The settings with another provider, under a name of its own."""
     provider, _, model = against.partition("=")
     values: dict[str, object] = settings.model_dump() | {"mode": "real", "provider": provider}
-    if model:
-        values |= {"model": model, "dimension": None}
+    values |= {"dimension": None} | ({"model": model} if model else {})
     try:
         return {against: Settings.load(embedding=values).embedding}
     except SettingsError as error:

@@ -217,9 +217,11 @@ def _report(measured: dict[str, Any], *, as_json: bool) -> None:
 
 def _show_scores(measured: dict[str, Any]) -> None:
     names = ("recall@5", "recall@10", "recall@20", "ndcg@10", "mrr", "any@10", "tokens@10")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("mode", "questions", *names, "p50 ms", "p95 ms"):
-        table.add_column(column, justify="left" if column == "mode" else "right")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for column in ("mode", "asked", *names, "p50 ms", "p95 ms"):
+        # Wrapped before the @, the headings leave room for eleven columns in a terminal.
+        heading = column.replace("@", "\n@")
+        table.add_column(heading, justify="left" if column == "mode" else "right")
     for mode, figures in measured["modes"].items():
         rows = {mode: figures["overall"]} | {
             f"  {name}": category for name, category in figures["by_category"].items()
