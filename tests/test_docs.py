@@ -303,5 +303,8 @@ def test_the_examples_of_the_command_line_run(
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(document))
     question = b'{"text": "Who likes tea?", "relevant": {"d": 1}}'
     (folder / "queries.jsonl.gz").write_bytes(gzip.compress(question))
+    (folder / "saved.jsonl").write_bytes(question)
+    for name in ("now.env", "changed.env"):
+        (folder / name).write_text("MNEMO_LANGUAGE=english\n")
     done = run_block(["bash", "-euc"], example, folder=folder, url=server.url)
     assert done.returncode == 0, done.stderr

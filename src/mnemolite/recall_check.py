@@ -15,7 +15,7 @@ from mnemolite.memory import Memory
 from mnemolite.models import Plan, SearchQuery
 from mnemolite.selectivity import SHARES, Case, choose, count_matching, make_cases
 
-_EXACT = Plan(vector="exact", estimated_rows=None, estimate_is_lower_bound=False)
+_EXACT = Plan(vector="exact", estimated_rows=None)
 _CUTS = (10, 100)
 # Distances this close are equal: the same sum in another order differs by less.
 _TOLERANCE = 1e-6

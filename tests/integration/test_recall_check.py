@@ -81,8 +81,8 @@ async def test_the_index_is_held_against_the_exact_plan(filled: Memory) -> None:
     query = SearchQuery(q=text, namespace="large", mode="vector")
     question = await filled.lexicon.question("large", text, space=filled.space.id)
     plans = {
-        name: Plan(vector=name, estimated_rows=None, estimate_is_lower_bound=False)
-        for name in ("exact", "hnsw")
+        "exact": Plan(vector="exact", estimated_rows=None),
+        "hnsw": Plan(vector="hnsw", estimated_rows=None),
     }
     arms, found = Arms(filled.database), {}
     for name, plan in plans.items():

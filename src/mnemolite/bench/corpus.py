@@ -105,9 +105,14 @@ async def _store(
             stored += len(batch)
             progress("storing", stored, count or 0)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_WRITERS):
-            group.create_task(write())
+    writers = [asyncio.create_task(write()) for _ in range(_WRITERS)]
+    try:
+        await asyncio.gather(*writers)
+    finally:
+        # After a bad line the other writer ends too, before the database is closed.
+        for writer in writers:
+            writer.cancel()
+        await asyncio.wait(writers)
 
 
 async def _embed(memory: Memory, *, seeded: bool, progress: Progress) -> None:

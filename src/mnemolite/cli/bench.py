@@ -29,36 +29,44 @@ _WHOLE = 100
 _NAME = r"[a-z0-9_]{1,30}"
 
 
+Events = Annotated[
+    str | None, typer.Option(help="Events as JSON lines, plain or gzip; - is standard input.")
+]
+Maps = Annotated[
+    list[str] | None, typer.Option("--map", help="key=target, such as ts=timestamp. Repeatable.")
+]
+Count = Annotated[int | None, typer.Option(help="Events to have; unset: all of the file.", min=1)]
+Curve = Annotated[str | None, typer.Option(help="Measure at growing sizes, such as 10000,100000.")]
+VectorsBy = Annotated[
+    Literal["model", "seeded"],
+    typer.Option(help="Who makes the vectors; seeded ones mean nothing, for scale only."),
+]
+Queries = Annotated[
+    Path | None, typer.Option(help="Questions as JSON lines; unset: drawn from the events.")
+]
+Modes = Annotated[
+    list[str] | None, typer.Option("--mode", help="hybrid, vector or text. Repeatable.")
+]
+Clients = Annotated[str, typer.Option(help="Numbers of clients at a time.")]
+Requests = Annotated[int, typer.Option(help="Searches a row.", min=1)]
+Name = Annotated[str, typer.Option(help="Tells databases of benchmarks apart.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Empty that database first.")]
+
+
 @app.command()
 def search(
     *,
-    events: Annotated[
-        str | None, typer.Option(help="Events as JSON lines, plain or gzip; - is standard input.")
-    ] = None,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="key=target, such as ts=timestamp. Repeatable."),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(help="Events to have; unset: all of the file.", min=1)
-    ] = None,
-    curve: Annotated[
-        str | None, typer.Option(help="Measure at growing sizes, such as 10000,100000.")
-    ] = None,
-    vectors: Annotated[
-        Literal["model", "seeded"],
-        typer.Option(help="Who makes the vectors; seeded ones mean nothing, for scale only."),
-    ] = "model",
-    queries: Annotated[
-        Path | None, typer.Option(help="Questions as JSON lines; unset: drawn from the events.")
-    ] = None,
-    modes: Annotated[
-        list[str] | None, typer.Option("--mode", help="hybrid, vector or text. Repeatable.")
-    ] = None,
-    clients: Annotated[str, typer.Option(help="Numbers of clients at a time.")] = "1,4,16",
-    requests: Annotated[int, typer.Option(help="Searches a row.", min=1)] = 100,
-    name: Annotated[str, typer.Option(help="Tells databases of benchmarks apart.")] = "search",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Empty that database first.")] = False,
+    events: Events = None,
+    maps: Maps = None,
+    count: Count = None,
+    curve: Curve = None,
+    vectors: VectorsBy = "model",
+    queries: Queries = None,
+    modes: Modes = None,
+    clients: Clients = "1,4,16",
+    requests: Requests = 100,
+    name: Name = "search",
+    fresh: Fresh = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
