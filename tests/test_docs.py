@@ -224,6 +224,9 @@ def server(folder: Path) -> Iterator[ServerProcess]:
     """A server with the packaged model, as `make serve` starts it."""
     variables = {"MNEMO_DATA_DIR": str(folder / "data")}
     with running_server(folder, variables=variables) as started:
+        event = {"namespace": "travel", "content": "Our ferry to Naxos leaves at seven."}
+        with started.client() as client:
+            assert client.post("/v1/events", json=event).status_code == 201
         yield started
 
 

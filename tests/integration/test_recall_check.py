@@ -86,7 +86,7 @@ async def test_the_index_is_held_against_the_exact_plan(filled: Memory) -> None:
     }
     arms, found = Arms(filled.database), {}
     for name, plan in plans.items():
-        job = SearchJob(query, question, filled.space, filled.embedder, plan)
+        job = SearchJob(query, question, filled.space, filled.embedder, plan=plan)
         found[name] = await arms.vector(job)
         assert found[name].plan == plan
     assert len(found["exact"].scores) == len(found["hnsw"].scores) == 100
