@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mnemolite.embeddings import Embedder, create_embedder
-from mnemolite.embeddings.batching import BatchingEmbedder
+from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
 from mnemolite.metrics import resident_bytes
 from mnemolite.settings import EmbeddingSettings
 
@@ -59,7 +59,8 @@ class Subject:
         embedder = create_embedder(settings)
         embedder.embed(["first"], "query")
         elapsed = time.perf_counter() - started
-        front = BatchingEmbedder(embedder, cache_bytes=_CACHE_BYTES)
+        own = settings.model_copy(update={"cache_size": _CACHE_BYTES, "redis_url": None})
+        front = wrap_embedder(embedder, own)
         return cls(embedder, front, elapsed, resident_bytes() - before)
 
 

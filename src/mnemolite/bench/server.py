@@ -98,6 +98,7 @@ def running_server(settings: Settings, *, cache_bytes: int) -> Iterator[Server]:
         "MNEMO_LOG_FORMAT": "json",
         "MNEMO_LOG_LEVEL": "info",
         "EMBEDDING_CACHE_SIZE": str(cache_bytes),
+        "MNEMO_REDIS_URL": "",
     }
     arguments = ["serve", "--host", "127.0.0.1", "--port", "0"]
     with tempfile.TemporaryFile() as log:

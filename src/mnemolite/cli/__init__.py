@@ -6,7 +6,18 @@ from typing import NoReturn
 
 import typer
 
-from mnemolite.cli import bench, context, db, doctor, evaluate, events, import_export, queue, search, serve
+from mnemolite.cli import (
+    bench,
+    context,
+    db,
+    doctor,
+    evaluate,
+    events,
+    import_export,
+    queue,
+    search,
+    serve,
+)
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
 
