@@ -224,6 +224,9 @@ def server(folder: Path) -> Iterator[ServerProcess]:
     """A server with the packaged model, as `make serve` starts it."""
     variables = {"MNEMO_DATA_DIR": str(folder / "data")}
     with running_server(folder, variables=variables) as started:
+        event = {"namespace": "travel", "content": "Our ferry to Naxos leaves at seven."}
+        with started.client() as client:
+            assert client.post("/v1/events", json=event).status_code == 201
         yield started
 
 
@@ -303,5 +306,8 @@ def test_the_examples_of_the_command_line_run(
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(document))
     question = b'{"text": "Who likes tea?", "relevant": {"d": 1}}'
     (folder / "queries.jsonl.gz").write_bytes(gzip.compress(question))
+    (folder / "saved.jsonl").write_bytes(question)
+    for name in ("now.env", "changed.env"):
+        (folder / name).write_text("MNEMO_LANGUAGE=english\n")
     done = run_block(["bash", "-euc"], example, folder=folder, url=server.url)
     assert done.returncode == 0, done.stderr

@@ -66,6 +66,7 @@ class SearchJob:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     moments: Sequence[Moment] = ()
     watch: Stopwatch = field(default_factory=Stopwatch)
+    plan: Plan | None = None  # None: chosen by the number of matching rows
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -146,6 +147,8 @@ class Arms:
 
     async def _plan(self, job: SearchJob, space: Space) -> Plan:
         """Exact for as many matching rows as that is fast for, else the index, if there is one."""
+        if job.plan is not None:
+            return job.plan
         async with self._database.connection() as connection:
             cursor = await connection.execute(_queries["index_state"], {"index": space.hnsw_index})
             index = await cursor.fetchone()

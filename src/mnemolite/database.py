@@ -7,10 +7,11 @@ from typing import Any, Self
 import psycopg
 import structlog
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, AsyncCursor, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from mnemolite import metrics
 from mnemolite.errors import (
     DatabaseBusyError,
     DatabaseConflictError,
@@ -83,6 +84,14 @@ def translated_errors() -> Iterator[None]:
         raise translate(error) from error
 
 
+class _TimedCursor(AsyncCursor[Any]):
+    """A cursor whose statements count into the time that a search waits for the database."""
+
+    async def execute(self, *arguments: Any, **options: Any) -> Self:
+        with metrics.part_time("database"):
+            return await super().execute(*arguments, **options)
+
+
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
@@ -92,7 +101,7 @@ class Database:
         self._pool = AsyncConnectionPool(
             dsn,
             connection_class=AsyncConnection[DictRow],
-            kwargs={"autocommit": True, "row_factory": dict_row},
+            kwargs={"autocommit": True, "row_factory": dict_row, "cursor_factory": _TimedCursor},
             min_size=2,
             max_size=settings.pool_size,
             timeout=settings.pool_timeout_seconds,
@@ -131,7 +140,8 @@ class Database:
     @asynccontextmanager
     async def _checked_out(self) -> AsyncIterator[Connection]:
         try:
-            connection = await self._pool.getconn()
+            with metrics.part_time("database"):
+                connection = await self._pool.getconn()
         except PoolTimeout as error:
             if self.pool_stats["pool_size"] < self._settings.pool_size:
                 # Nobody holds the missing connections: they cannot be made.

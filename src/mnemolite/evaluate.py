@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import math
+import random
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemolite.errors import InvalidFileError
+from mnemolite.errors import InvalidFileError, InvalidInputError
 from mnemolite.memory import Memory
 from mnemolite.migrations import schema_digest
-from mnemolite.models import DEFAULT_NAMESPACE, Mode, NewEvent, SearchQuery, SearchResult
+from mnemolite.models import DEFAULT_NAMESPACE, Hit, Mode, NewEvent, SearchQuery, SearchResult
 from mnemolite.settings import Settings
+from mnemolite.sql import load
+
+_queries = load("evaluate")
 
 DEPTH = 20
 _CUTS = (5, 10, 20)
@@ -28,6 +33,11 @@ _BATCH = 1000
 # An estimate, said as such: English text has about four characters a token.
 _CHARACTERS_PER_TOKEN = 4
 _BOOTSTRAP_SAMPLES = 2000
+# What a question drawn from an event has of its words.
+_DRAWN_WORDS = (3, 8)
+_WORD = re.compile(r"\w+")
+# Nothing of a stored corpus depends on these.
+_RUNTIME_ONLY = {"cache_size", "threads"}
 
 Row = dict[str, Any]
 Progress = Callable[[str, int, int], None]
@@ -86,20 +96,20 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as lines:
-            yield from map(json.loads, lines)
+            yield from map(_as_row, lines)
     except (OSError, EOFError, ValueError) as error:
         raise InvalidFileError(f"{path}: {error}.", field="file") from error
 
 
-def read_questions(path: Path, categories: Sequence[str] = ()) -> list[Question]:
-    """The questions that have an answer in the corpus, of these categories if any are named."""
+def read_questions(
+    path: Path, categories: Sequence[str] = (), *, namespace: str | None = None
+) -> list[Question]:
+    """The questions that have an answer, of these categories if any are named.
+
+    ``namespace`` is where to ask them all; without it each names its own.
+    """
     questions = [
-        Question(
-            text=row["text"],
-            namespace=row.get("scope") or DEFAULT_NAMESPACE,
-            category=str(row.get("category_name") or row.get("category") or "all"),
-            relevant=row["relevant"],
-        )
+        _as_question(row, path, namespace=namespace)
         for row in read_rows(path)
         if row.get("relevant") and row.get("answerable") is not False
     ]
@@ -107,6 +117,33 @@ def read_questions(path: Path, categories: Sequence[str] = ()) -> list[Question]
     if not chosen:
         raise InvalidFileError(f"{path}: no question with evidence.", field="queries")
     return chosen
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a file of questions, whether they have answers or not."""
+    texts = [text for row in read_rows(path) if isinstance(text := row.get("text"), str)]
+    if not any(text.strip() for text in texts):
+        raise InvalidFileError(f"{path}: no line has a text.", field="queries")
+    return [text for text in texts if text.strip()]
+
+
+async def draw_texts(memory: Memory, namespace: str, *, count: int, seed: int = 0) -> list[str]:
+    """Questions made of a few neighbouring words of stored events: the same for the same events.
+
+    Raises InvalidInputError when the namespace holds no words.
+    """
+    parameters = {"namespace": namespace, "seed": str(seed), "count": count}
+    async with memory.database.own_connection() as connection:
+        cursor = await connection.execute(_queries["texts"], parameters)
+        texts = [row["text"] async for row in cursor]
+    drawn = [" ".join(_some_words(_WORD.findall(text), text)) for text in texts]
+    if not any(drawn):
+        raise InvalidInputError(
+            f"The namespace {namespace!r} holds no text to draw questions from.",
+            field="--namespace",
+            remedy="Import events first, or name a file with --queries.",
+        )
+    return [text for text in drawn if text]
 
 
 def scratch_name(corpus: Path, settings: Settings) -> str:
@@ -118,7 +155,7 @@ def scratch_name(corpus: Path, settings: Settings) -> str:
         digest = hashlib.sha256(corpus.read_bytes())
     except OSError as error:
         raise InvalidFileError(f"{corpus}: {error.strerror}.", field="corpus") from error
-    digest.update(settings.embedding.model_dump_json().encode())
+    digest.update(settings.embedding.model_dump_json(exclude=_RUNTIME_ONLY).encode())
     digest.update(settings.search.default_language.encode())
     digest.update(schema_digest().encode())
     return f"mnemolite_eval_{digest.hexdigest()[:16]}"
@@ -152,8 +189,7 @@ async def ask(
 
 def measure(question: Question, result: SearchResult) -> dict[str, float]:
     """The measures of one answer; see ``docs/retrieval.md`` for each."""
-    found = [str(hit.metadata.get("doc_id")) for hit in result.data]
-    grades = [question.relevant.get(name, 0) for name in found]
+    grades = [_grade(question, hit) for hit in result.data]
     measured = {
         f"recall@{cut}": sum(grade > 0 for grade in grades[:cut]) / len(question.relevant)
         for cut in _CUTS
@@ -182,19 +218,63 @@ def difference(one: Scores, other: Scores, *, name: str = "recall@10") -> dict[s
 
 
 def as_json(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """Everything that was measured: each mode, and how the first differs from the others."""
-    first, *others = scores
+    """Everything that was measured, and how the first differs from the others.
+
+    The keys are modes, or ``mode@settings``; of these, equal modes are held against each other.
+    """
     return {
-        "modes": {mode: scores[mode].summary() for mode in scores},
+        "modes": {name: scores[name].summary() for name in scores},
         "differences": {
-            f"{first} - {other}": difference(scores[first], scores[other]) for other in others
+            f"{one} - {other}": difference(scores[one], scores[other])
+            for one, other in _pairs(list(scores))
         },
     }
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        mode, at, _ = name.partition("@")
+        groups[mode if at else ""].append(name)
+    for first, *others in groups.values():
+        yield from ((first, other) for other in others)
+
+
+def _grade(question: Question, hit: Hit) -> float:
+    """What the hit is worth to the question, which may name it by its id or by its doc_id."""
+    grades = question.relevant
+    return grades.get(str(hit.id)) or grades.get(str(hit.metadata.get("doc_id"))) or 0
+
+
+def _some_words(words: Sequence[str], text: str) -> Sequence[str]:
+    choice = random.Random(text)
+    count = choice.randint(*_DRAWN_WORDS)
+    start = choice.randint(0, max(0, len(words) - count))
+    return words[start : start + count]
 
 
 def _gain(grades: Sequence[float]) -> float:
     discounts: NDArray[np.float64] = np.log2(np.arange(len(grades)) + 2)
     return math.fsum(np.asarray(grades, dtype=np.float64) / discounts)
+
+
+def _as_row(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("a line is not a JSON object")
+    return row
+
+
+def _as_question(row: Row, path: Path, *, namespace: str | None) -> Question:
+    text, relevant = row.get("text"), row["relevant"]
+    if not isinstance(text, str) or not isinstance(relevant, dict):
+        raise InvalidFileError(
+            f"{path}: a question needs a text, and relevant as an object of ids and grades.",
+            field="queries",
+        )
+    category = str(row.get("category_name") or row.get("category") or "all")
+    place = namespace or row.get("scope") or DEFAULT_NAMESPACE
+    return Question(text, place, category, relevant)
 
 
 def _as_event(row: Row) -> NewEvent:

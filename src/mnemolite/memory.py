@@ -198,7 +198,7 @@ class Memory:
         return await asyncio.to_thread(pack, query, result)
 
     async def _run(self, query: SearchQuery) -> SearchResult:
-        with metrics.SEARCH_SECONDS.labels(query.mode).time():
+        with metrics.search_time(query.mode):
             return await self._search.run(query, space=self._space, embedder=self._embedder)
 
     # --- State ----------------------------------------------------------------------------------

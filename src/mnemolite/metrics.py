@@ -1,6 +1,10 @@
 """Prometheus metrics of this process."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -50,6 +54,13 @@ RERANK_SECONDS = Histogram(
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1, 2, 5, 10),
     registry=REGISTRY,
 )
+SEARCH_PART_SECONDS = Histogram(
+    "mnemolite_search_part_seconds",
+    "Time of a search by what it waited for.",
+    ["part"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5),
+    registry=REGISTRY,
+)
 QUEUE_PENDING = Gauge(
     "mnemolite_queue_pending", "Events that wait for their embedding.", registry=REGISTRY
 )
@@ -84,6 +95,63 @@ RESIDENT_BYTES = Gauge(
     "mnemolite_resident_bytes", "Resident memory of this process.", registry=REGISTRY
 )
 RESIDENT_BYTES.set_function(lambda: float(resident_bytes()))
+
+
+Part = Literal["embedding", "database"]
+# When a wait began and ended.
+Wait = tuple[Part, float, float]
+_waits: ContextVar[list[Wait] | None] = ContextVar("waits", default=None)
+
+
+@contextmanager
+def search_time(mode: str) -> Iterator[None]:
+    """Observe a search: how long it took, and how much of that it waited for each part."""
+    waits: list[Wait] = []
+    token = _waits.set(waits)
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        _waits.reset(token)
+        seconds = time.perf_counter() - started
+        SEARCH_SECONDS.labels(mode).observe(seconds)
+        for part, share in share_out(waits, seconds).items():
+            SEARCH_PART_SECONDS.labels(part).observe(share)
+
+
+@contextmanager
+def part_time(part: Part) -> Iterator[None]:
+    """Note a wait; it counts only inside a search, the tasks that the search starts included."""
+    waits = _waits.get()
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        if waits is not None:
+            waits.append((part, started, time.perf_counter()))
+
+
+def share_out(waits: Sequence[Wait], seconds: float) -> dict[str, float]:
+    """Split the seconds of a search: the shares add up, whatever ran at the same time.
+
+    While model and database work side by side, the time is the model's.
+    """
+    embedding = _covered([wait for wait in waits if wait[0] == "embedding"])
+    waited = _covered(waits)
+    return {
+        "embedding": embedding,
+        "database": waited - embedding,
+        "rest": max(0.0, seconds - waited),
+    }
+
+
+def _covered(waits: Sequence[Wait]) -> float:
+    """The seconds in which at least one of the waits went on."""
+    total, reached = 0.0, 0.0
+    for _, started, ended in sorted(waits, key=lambda wait: wait[1]):
+        total += max(0.0, ended - max(started, reached))
+        reached = max(reached, ended)
+    return total
 
 
 def observe_queue(state: QueueState) -> None:

@@ -121,6 +121,12 @@ class SpaceStore:
             row = await cursor.fetchone()
         return row is not None and row["rows"] >= min_rows and not row["indexed"]
 
+    async def drop_index(self, space: Space) -> None:
+        """Drop the HNSW index, before rows come in bulk; searches are exact until it is built."""
+        statement = _queries["drop_hnsw"].format(index=sql.Identifier(space.hnsw_index))
+        async with self._database.own_connection() as connection:
+            await connection.execute(statement)
+
     async def build_index(self, space: Space) -> bool:
         """Build the HNSW index while writes go on. False: another process is at it."""
         names = {
@@ -135,7 +141,7 @@ class SpaceStore:
             if not (await cursor.fetchone() or {}).get("mine"):
                 return False
             # What an interrupted build leaves behind is invalid and only costs writes.
-            await connection.execute(_queries["drop_invalid_hnsw"].format(**names))
+            await connection.execute(_queries["drop_hnsw"].format(**names))
             await connection.execute(_queries["create_hnsw"].format(**names))
         return True
 

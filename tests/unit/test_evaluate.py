@@ -4,13 +4,25 @@ import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from mnemolite.errors import InvalidFileError
-from mnemolite.evaluate import Question, Scores, difference, measure, read_questions, read_rows
+from mnemolite.evaluate import (
+    Question,
+    Scores,
+    as_json,
+    difference,
+    measure,
+    read_questions,
+    read_rows,
+    read_texts,
+    scratch_name,
+)
 from mnemolite.models import Hit, SearchMeta, SearchResult
+from mnemolite.settings import Settings
 
 
 def result(*doc_ids: str) -> SearchResult:
@@ -84,10 +96,61 @@ def test_files_are_read_packed_or_not(tmp_path: Path) -> None:
         read_questions(tmp_path / "plain", ["hard"])
 
 
-@pytest.mark.parametrize("content", [b"{", b"\x1f\x8bxx"])
+@pytest.mark.parametrize("content", [b"{", b"\x1f\x8bxx", b"[1]"])
 def test_files_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidFileError, match="file"):
         list(read_rows(tmp_path / "file"))
     with pytest.raises(InvalidFileError):
         list(read_rows(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("row", [{"relevant": {"d": 1}}, {"text": "q", "relevant": ["d"]}])
+def test_questions_that_are_none(tmp_path: Path, row: dict[str, object]) -> None:
+    (tmp_path / "file").write_text(json.dumps(row))
+    with pytest.raises(InvalidFileError, match="needs a text"):
+        read_questions(tmp_path / "file")
+
+
+def test_questions_are_asked_in_the_namespace_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text('{"text": "q", "scope": "own", "relevant": {"d": 1}}')
+    assert read_questions(tmp_path / "file")[0].namespace == "own"
+    assert read_questions(tmp_path / "file", namespace="other")[0].namespace == "other"
+
+
+def test_texts_need_no_answers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text('{"text": "one"}\n{"text": " "}\n{"text": "two", "x": 1}')
+    assert read_texts(tmp_path / "file") == ["one", "two"]
+    (tmp_path / "file").write_text('{"q": "one"}')
+    with pytest.raises(InvalidFileError, match="no line has a text"):
+        read_texts(tmp_path / "file")
+
+
+def test_an_event_is_wanted_by_its_own_id_too() -> None:
+    found = result("x", "y")
+    question = Question("q", "n", "all", {str(found.data[1].id): 1})
+    assert measure(question, found)["mrr"] == 0.5
+
+
+def test_settings_are_compared_mode_by_mode() -> None:
+    names = ["hybrid@a", "text@a", "hybrid@b", "text@b"]
+    scores = {name: Scores() for name in names}
+    for number, name in enumerate(names):
+        scores[name].add("all", {"recall@10": float(number), "latency_ms": 1.0})
+    compared = as_json(scores)
+    assert list(compared["modes"]) == names
+    assert {pair: delta["mean"] for pair, delta in compared["differences"].items()} == {
+        "hybrid@a - hybrid@b": -2,
+        "text@a - text@b": -2,
+    }
+
+
+def test_only_what_changes_the_contents_takes_another_database(tmp_path: Path) -> None:
+    (tmp_path / "corpus").write_bytes(b"{}")
+
+    def name(**groups: Any) -> str:
+        return scratch_name(tmp_path / "corpus", Settings.load(**groups))
+
+    assert name() == name(embedding={"cache_size": 0, "threads": 1})
+    others = [name(embedding={"mode": "mock"}), name(search={"default_language": "french"})]
+    assert len({name(), *others}) == 3

@@ -175,3 +175,35 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.load()
     assert "sesame!" not in str(raised.value)
+
+
+def test_a_file_wins_over_the_environment_and_options_over_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MNEMO_LANGUAGE", "german")
+    monkeypatch.setenv("MNEMO_PORT", "9001")
+    file = tmp_path / "a.env"
+    file.write_text("# a comment\nMNEMO_LANGUAGE=french\nEMBEDDING_DIMENSION=\n")
+    settings = Settings.load(file=file)
+    assert settings.search.default_language == "french"
+    assert (settings.server.port, settings.embedding.dimension) == (9001, None)
+    option = Settings.load(file=file, search={"default_language": "italian"})
+    assert option.search.default_language == "italian"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"MNEMO_LANGAGE=french", "MNEMO_LANGAGE"),
+        (b"MNEMO_PORT=none", "MNEMO_PORT"),
+        (b"\xff\xfe", "a.env"),
+        (None, "a.env"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "a.env"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(file=file)
+    assert said in str(caught.value)

@@ -6,7 +6,18 @@ from typing import NoReturn
 
 import typer
 
-from mnemolite.cli import context, db, doctor, evaluate, events, import_export, queue, search, serve
+from mnemolite.cli import (
+    bench,
+    context,
+    db,
+    doctor,
+    evaluate,
+    events,
+    import_export,
+    queue,
+    search,
+    serve,
+)
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
 
@@ -23,9 +34,10 @@ app.command()(events.add)
 app.command()(search.search)
 app.command()(context.context)
 app.command("import")(import_export.import_)
-app.command("eval")(evaluate.eval_)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
+app.add_typer(evaluate.app, name="eval")
+app.add_typer(bench.app, name="bench")
 app.add_typer(db.app, name="db")
 
 

@@ -55,10 +55,12 @@ def fail(error: MnemoliteError) -> NoReturn:
     sys.exit(FAILED)
 
 
-def settings_of(data_dir: Path | None = None, **groups: dict[str, object]) -> Settings:
+def settings_of(
+    data_dir: Path | None = None, *, file: Path | None = None, **groups: dict[str, object]
+) -> Settings:
     if data_dir is not None:
         groups["database"] = {"data_dir": data_dir, "url": None}
-    settings = Settings.load(**groups)
+    settings = Settings.load(file=file, **groups)
     configure_logs(settings.server)
     return settings
 

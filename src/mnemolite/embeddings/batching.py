@@ -100,7 +100,8 @@ class BatchingEmbedder:
         missing = [number for number, vector in enumerate(vectors) if vector is None]
         if missing:
             self._check_open()
-            computed = await self._queries.submit([texts[number] for number in missing])
+            with metrics.part_time("embedding"):
+                computed = await self._queries.submit([texts[number] for number in missing])
             for number, vector in zip(missing, computed, strict=True):
                 vectors[number] = vector
             self._cache.put_many([keys[number] for number in missing], computed)

@@ -7,6 +7,7 @@ environment. The defaults run a private PostgreSQL and the packaged model on the
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -264,13 +265,21 @@ class Settings(BaseModel):
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
 
     @classmethod
-    def load(cls, **groups: dict[str, object]) -> "Settings":
-        """Read the environment; ``groups`` (of option values by field name) win over it.
+    def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
+        """Read the environment; a ``file`` of variables wins over it, ``groups`` over both.
+
+        ``groups`` are option values by field name.
 
         Raises SettingsError that names the variable at fault.
         """
+        given = {} if file is None else _read_file(file)
         try:
-            return cls(**{name: _GROUPS[name](**values) for name, values in groups.items()})
+            return cls(
+                **{
+                    name: group(**given.get(name, {}) | groups.get(name, {}))
+                    for name, group in _GROUPS.items()
+                }
+            )
         except ValidationError as error:
             raise _as_settings_error(error) from error
 
@@ -285,6 +294,26 @@ _GROUPS: dict[str, Any] = {
 }
 
 
+def _read_file(path: Path) -> dict[str, dict[str, object]]:
+    """The values of a file of variables, by group and field; a variable nobody knows is a fault."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            variables = dotenv_values(stream=lines, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}.", field="--settings") from error
+    groups: dict[str, dict[str, object]] = {}
+    for variable, value in variables.items():
+        if variable not in _VARIABLES:
+            raise SettingsError(
+                f"{path} sets {variable}, which is no setting.",
+                field="--settings",
+                remedy="docs/settings.md lists them all.",
+            )
+        group, name = _VARIABLES[variable]
+        groups.setdefault(group, {})[name] = value or ""
+    return groups
+
+
 def describe_variables() -> dict[str, str]:
     """Every environment variable and its description, in the order of the groups."""
     return {
@@ -293,6 +322,14 @@ def describe_variables() -> dict[str, str]:
         for field in group.model_fields.values()
         if isinstance(field.json_schema_extra, dict)
     }
+
+
+_VARIABLES = {
+    field.json_schema_extra["env"]: (group, name)
+    for group, kind in _GROUPS.items()
+    for name, field in kind.model_fields.items()
+    if isinstance(field.json_schema_extra, dict)
+}
 
 
 def _as_settings_error(error: ValidationError) -> SettingsError:

@@ -115,7 +115,7 @@ FROM pg_class t WHERE t.oid = %(table)s::regclass
 -- name: count
 SELECT count(*) AS rows FROM {table}
 
--- name: drop_invalid_hnsw
+-- name: drop_hnsw
 DROP INDEX CONCURRENTLY IF EXISTS {index}
 
 -- name: create_hnsw

@@ -1,0 +1,1 @@
+"""Benchmarks: how fast searches and models are, on the user's own machine and data."""
