@@ -229,6 +229,13 @@ class ModelMismatchError(EmbeddingError):
     code = "model_mismatch"
 
 
+class SpaceChangeError(MnemoliteError):
+    """The embedding spaces do not allow this change now."""
+
+    code = "space_change_refused"
+    status = 409
+
+
 # --- Reranking ----------------------------------------------------------------------------------
 
 

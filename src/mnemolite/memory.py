@@ -5,17 +5,20 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Literal
 from uuid import UUID
 
 import structlog
 
 from mnemolite import metrics
 from mnemolite.database import Database
+from mnemolite.embedders import Embedders, Served, recipe_of
 from mnemolite.embeddings import create_embedder
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import (
     DatabaseError,
     DatabaseUnavailableError,
+    InvalidVectorError,
     LocalPostgresError,
     MnemoliteError,
     ModelUnavailableError,
@@ -37,6 +40,7 @@ from mnemolite.models import (
     SearchQuery,
     SearchResult,
     Space,
+    SpaceState,
     Stats,
 )
 from mnemolite.notifications import Notifier
@@ -45,9 +49,12 @@ from mnemolite.reranking.stage import RerankStage
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
+from mnemolite.succession import Succession
 
 VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
+
+Role = Literal["search", "work", "build"]
 
 _WAIT_POLL_SECONDS = 0.02
 _WATCH_SECONDS = 2.0
@@ -69,12 +76,13 @@ class Memory:
         self.database = database
         self.events = EventStore(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
+        self.succession = Succession(database)
+        self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
         self._search = Search(database, self.lexicon, reranking=self._reranking)
         self._notifier = notifier
-        self._embedder = embedder
-        self._space: Space | None = None
+        self._own = embedder
 
     @classmethod
     @asynccontextmanager
@@ -84,11 +92,14 @@ class Memory:
         *,
         with_model: bool = True,
         with_reranker: bool = True,
+        role: Role = "search",
     ) -> AsyncIterator["Memory"]:
         """Start or join the database, bring its schema up to date, load the model, check both.
 
         ``with_model=False`` is for programs that neither embed nor search by meaning,
         ``with_reranker=False`` for those that do not search, or not with the reranker.
+        ``role="work"`` is for workers, which serve the space of their own model, active or not;
+        with ``"build"`` that space is begun beside the active one if it is not there yet.
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
@@ -108,7 +119,9 @@ class Memory:
             memory = cls(
                 settings, database, notifier=notifier, embedder=embedder, reranker=reranker
             )
-            await memory._use_space()
+            await memory._use_space(role)
+            if embedder is not None:
+                await stack.enter_async_context(memory.embedders.following())
             if local is not None:
                 stack.callback(asyncio.create_task(_keep_running(local, database)).cancel)
             yield memory
@@ -170,28 +183,37 @@ class Memory:
     async def search(self, query: SearchQuery | str) -> SearchResult:
         """Find events by meaning and words. An arm that could not run is named in the answer."""
         query = SearchQuery(q=query) if isinstance(query, str) else query
-        with metrics.SEARCH_SECONDS.labels(query.mode).time():
-            return await self._search.run(query, space=self._space, embedder=self._embedder)
+        timer = metrics.SEARCH_SECONDS.labels(query.mode).time()
+        with timer, self.embedders.searching() as served:
+            space = await self._space_of(query, served)
+            embedder = served.embedder if served else None
+            return await self._search.run(query, space=space, embedder=embedder)
 
     # --- State ----------------------------------------------------------------------------------
 
     @property
     def embedder(self) -> BatchingEmbedder:
         """The model. Raises ModelUnavailableError in a memory opened without one."""
-        if self._embedder is None:
+        served = self.embedders.current
+        if served is None or served.embedder is None:
             raise ModelUnavailableError("This process runs without a model.")
-        return self._embedder
+        return served.embedder
 
     @property
     def space(self) -> Space:
-        """The active embedding space. Raises ModelUnavailableError before there is one."""
-        if self._space is None:
+        """The embedding space of this process. Raises ModelUnavailableError before there is one."""
+        if self.embedders.current is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        return self._space
+        return self.embedders.current.space
 
-    async def list_spaces(self) -> list[Space]:
-        """Every embedding space, oldest first."""
-        return await self.spaces.all()
+    async def list_spaces(self) -> list[SpaceState]:
+        """Every embedding space, oldest first, and how far it is filled."""
+        return [await self.succession.state(space) for space in await self.spaces.all()]
+
+    async def load_model(self, recipe: JsonObject) -> BatchingEmbedder:
+        """A model by the settings that name it, in place of this process's own ones."""
+        embedding = self.settings.embedding.model_copy(update=recipe)
+        return await _load_model(self.settings.model_copy(update={"embedding": embedding}))
 
     async def queue_state(self) -> QueueState:
         """What waits to be embedded."""
@@ -215,7 +237,7 @@ class Memory:
             **counts,
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
-            space=self._space,
+            space=self.space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
         )
@@ -241,14 +263,34 @@ class Memory:
             active = await self.spaces.active()
         except MnemoliteError as error:
             return Check(ok=False, detail=str(error))
-        if self._space is not None and (active is None or active.id != self._space.id):
-            return Check(ok=False, detail="another process changed the model: restart this one")
-        return Check(ok=True, detail="answers")
+        return Check(ok=True, detail="answers" if active else "answers; it has no space yet")
 
     def _check_model(self) -> Check:
-        if self._embedder is None or self._space is None:
+        served = self.embedders.current
+        if served is None or served.embedder is None:
             return Check(ok=False, detail="no model is loaded")
-        return Check(ok=True, detail=f"{self._space.model}, space {self._space.id}")
+        space = served.space
+        detail = f"{space.model}, space {space.id}"
+        if space.status == "active":
+            return Check(ok=True, detail=detail)
+        # It answers, from vectors that are kept complete; a red light would take it out of service.
+        return Check(
+            ok=True, detail=f"{detail}, which is no longer the active one: restart with its model"
+        )
+
+    async def _space_of(self, query: SearchQuery, served: Served | None) -> Space | None:
+        """The space to search: that of the process, or the one that a client's vector names."""
+        space = served.space if served else None
+        if query.space is None or (space is not None and space.id == query.space):
+            return space
+        for other in await self.spaces.all():
+            if other.id == query.space and other.status != "dropping":
+                return other
+        raise InvalidVectorError(
+            f"There is no space {query.space}.",
+            field="space",
+            remedy="GET /v1/spaces lists them; the active one is searched.",
+        )
 
     async def _wait_embedded(self, events: Sequence[Event], seconds: float) -> bool:
         """Wait until the queue holds none of the events; False when the time is up before."""
@@ -260,12 +302,12 @@ class Memory:
             await asyncio.sleep(_WAIT_POLL_SECONDS)
         return True
 
-    async def _use_space(self) -> None:
+    async def _use_space(self, role: Role = "search") -> None:
         """Settle which space this process works in."""
-        if self._embedder is None:
-            self._space = await self.spaces.active()
-        else:
-            self._space = await self.spaces.ensure_active(self._embedder.info)
+        recipe = recipe_of(self.settings.embedding)
+        if role == "build" and self._own is not None:
+            await self.succession.begin(self._own.info, recipe)
+        await self.embedders.settle(recipe, follow=role == "search")
 
 
 async def _load_model(settings: Settings) -> BatchingEmbedder:

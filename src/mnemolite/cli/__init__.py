@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from mnemolite.cli import db, doctor, evaluate, events, import_export, search, serve
+from mnemolite.cli import db, doctor, evaluate, events, import_export, reembed, search, serve
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
 
@@ -24,6 +24,7 @@ app.command()(search.search)
 app.command("import")(import_export.import_)
 app.command("eval")(evaluate.eval_)
 app.command()(doctor.doctor)
+app.add_typer(reembed.app, name="reembed")
 app.add_typer(db.app, name="db")
 
 

@@ -30,10 +30,14 @@ from mnemolite.models.search import (
 )
 from mnemolite.models.state import (
     Check,
+    Comparison,
     Health,
     Namespace,
+    Progress,
     QueueState,
     Space,
+    SpaceState,
+    SpaceStatus,
     Stats,
 )
 from mnemolite.models.values import (
@@ -69,6 +73,7 @@ __all__ = [
     "ArmExplanation",
     "BatchMeta",
     "Check",
+    "Comparison",
     "Content",
     "CountMeta",
     "DegradedArm",
@@ -89,6 +94,7 @@ __all__ = [
     "PageOptions",
     "Passage",
     "Plan",
+    "Progress",
     "QueueState",
     "RerankMeta",
     "Scope",
@@ -97,6 +103,8 @@ __all__ = [
     "SearchQuery",
     "SearchResult",
     "Space",
+    "SpaceState",
+    "SpaceStatus",
     "Stats",
     "TermExplanation",
     "TimeRange",
