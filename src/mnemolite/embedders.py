@@ -231,8 +231,8 @@ class Embedders:
 
     async def _let_go(self, id: int) -> None:
         served = self._held.pop(id)
-        if self._current is served and self._follows:
-            active = await self._spaces.active()
+        if self._current is served:
+            active = await self._spaces.active() if self._follows else None
             self._current = Served(active, None) if active else None
         await self._close(served)
 

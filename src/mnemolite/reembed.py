@@ -279,8 +279,8 @@ def _incomplete(space: Space, lacking: list[str]) -> SpaceChangeError:
 
 
 async def _outwait_older_writers(memory: Memory, show: Show) -> None:
-    horizon = await memory.succession.horizon()
-    while await memory.succession.has_older_writers(horizon):
+    older = await memory.succession.writers()
+    while older := older & await memory.succession.writers():
         show("waiting for transactions that began earlier", 0, 0)
         await asyncio.sleep(_CATCH_UP_POLL_SECONDS)
 

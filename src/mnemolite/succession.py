@@ -56,22 +56,15 @@ class Succession:
             await _announce(connection)
         return space
 
-    async def horizon(self) -> str:
-        """The next transaction of the server, as a bound for ``has_older_writers``."""
-        async with self._database.connection() as connection:
-            row = await (await connection.execute(_queries["horizon"])).fetchone()
-        return str((row or {})["horizon"])
+    async def writers(self) -> set[str]:
+        """The transactions that are writing events at this moment.
 
-    async def has_older_writers(self, horizon: str) -> bool:
-        """Whether a transaction that wrote before the horizon is still under way.
-
-        Such a one may not have known of a change of the registry, and what it stored is not seen
-        yet. Waiting for them blocks nobody, as a lock on the events would.
+        They may not have known of a change of the registry, and what they stored is not seen yet.
+        Waiting until they have ended blocks nobody, as a lock on the events would.
         """
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["older_writers"], {"horizon": horizon})
-            row = await cursor.fetchone()
-        return bool(row and row["writing"])
+            cursor = await connection.execute(_queries["writers"])
+            return {row["writer"] async for row in cursor}
 
     async def is_untouched(self, space: Space) -> bool:
         """Whether no older event has been queued yet."""

@@ -2,11 +2,14 @@
 -- Changes of the registry take turns; none waits long for a table, or writers would wait behind it.
 SELECT pg_advisory_xact_lock(%(lock)s), set_config('lock_timeout', '3s', true)
 
--- name: horizon
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS horizon
-
--- name: older_writers
-SELECT pg_snapshot_xmin(pg_current_snapshot()) < %(horizon)s::xid8 AS writing
+-- name: writers
+-- Whoever has written to the events, or to a partition of them, holds a lock until the commit.
+SELECT DISTINCT l.virtualtransaction AS writer FROM pg_locks l
+WHERE l.locktype = 'relation' AND l.granted
+  AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.relation = 'events'::regclass OR l.relation IN (
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = 'events'::regclass))
 
 -- name: remember_recipe
 UPDATE embedding_spaces SET recipe = %(recipe)s WHERE id = %(space)s
