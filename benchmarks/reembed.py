@@ -56,6 +56,7 @@ def report(name: str, load: Load, *, since: float, until: float) -> dict[str, An
         "seconds": round(until - since, 1),
         "searches": len(answers),
         "spaces": sorted({answer.space for answer in answers}),
+        "questions": len({answer.probe for answer in answers}),
         "recall": round(recall(answers), 3),
         "p50_ms": round(1000 * statistics.median(answer.seconds for answer in answers)),
         "worst_ms": round(1000 * max(answer.seconds for answer in answers)),
@@ -123,6 +124,7 @@ def measure(dsn: str, folder: Path, *, texts: list[str], load: Load, options: An
         with server.client() as client:
             while any(s["progress"]["pending"] for s in client.get("/v1/spaces").json()["data"]):
                 time.sleep(1)
+    by_space = {s: [a for a in load.answers if a.space == s] for s in (1, 2)}
     vectors = question_vectors(load.probes, folder / "projected")
     print(
         json.dumps(
@@ -132,6 +134,7 @@ def measure(dsn: str, folder: Path, *, texts: list[str], load: Load, options: An
                 "failed requests": len(load.failures),
                 "missing from space 1": missing(dsn, 1),
                 "missing from space 2": missing(dsn, 2),
+                "recall by space": {s: round(recall(a), 3) for s, a in by_space.items()},
                 "hits of another space": strangers(dsn, load.answers, vectors),
             }
         )

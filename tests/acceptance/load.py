@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import httpx
@@ -141,8 +142,11 @@ class Load:
 
 
 def recall(answers: Sequence[Answer]) -> float:
-    """The share of searches that found the event that answers the question."""
-    return sum(answer.found for answer in answers) / len(answers)
+    """The share of questions whose event was found; each counts once, however often it was asked."""
+    outcomes: dict[Probe, list[bool]] = {}
+    for answer in answers:
+        outcomes.setdefault(answer.probe, []).append(answer.found)
+    return fmean(fmean(found) for found in outcomes.values())
 
 
 def strangers(dsn: str, answers: Sequence[Answer], vectors: dict[int, dict[str, Any]]) -> int:
