@@ -142,7 +142,7 @@ class Load:
 
 
 def recall(answers: Sequence[Answer]) -> float:
-    """The share of questions whose event was found; each counts once, however often it was asked."""
+    """The share of questions whose event was found; each counts once, however often asked."""
     outcomes: dict[Probe, list[bool]] = {}
     for answer in answers:
         outcomes.setdefault(answer.probe, []).append(answer.found)

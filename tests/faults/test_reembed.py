@@ -85,6 +85,7 @@ async def test_a_change_goes_on_after_a_kill_at_any_stage(
     async with Memory.open(settings) as memory:
         await memory.add_many([NewEvent(content={"text": f"text {n}"}) for n in range(100)])
         await Worker(memory).drain()
+        await memory.spaces.build_index(memory.space)
     variables = {
         "DATABASE_URL": dsn,
         "EMBEDDING_MODE": "mock",
