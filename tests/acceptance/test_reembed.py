@@ -1,6 +1,8 @@
 """The model is changed and changed back while a server is written to and searched."""
 
 import asyncio
+import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -74,6 +76,36 @@ def test_a_change_of_the_model_and_back_under_load(
     outcomes = {(answer.space, answer.probe): answer.found for answer in load.answers}
     assert all(outcomes[a.space, a.probe] == a.found for a in load.answers)
     assert recall(load.answers) > 0.5
+
+
+@pytest.mark.timeout(600)
+def test_from_mock_to_real_and_back(dsn: str, tmp_path: Path) -> None:
+    base = {"DATABASE_URL": dsn, "COLUMNS": "200"}
+    mock, real = base | {"EMBEDDING_MODE": "mock"}, base | {"EMBEDDING_MODE": "real"}
+
+    def call(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(*arguments, cwd=tmp_path, variables=variables)
+
+    assert call(mock, "add", "My cat sleeps.").returncode == 0
+    refused = call(real, "search", "kitten")
+    assert refused.returncode == 1
+    assert "model_mismatch" in refused.stderr
+    assert "mnemolite reembed start" in refused.stderr
+    started = call(mock, "reembed", "start", "--model", "all-MiniLM-L6-v2")
+    assert started.returncode == 0, started.stderr
+    assert json.loads(call(mock, "reembed", "verify", "--json").stdout)["missing"] == 0
+    assert "building" in call(mock, "reembed", "status").stdout
+    switched = call(mock, "reembed", "switch")
+    assert "EMBEDDING_MODE=real" in switched.stderr
+    for variables in (mock, real):
+        found = json.loads(call(variables, "search", "kitten", "--json").stdout)
+        assert (found["meta"]["space"], found["data"][0]["text"]) == (2, "My cat sleeps.")
+    again = call(real, "reembed", "start", "--provider", "mock")
+    assert "mnemolite reembed rollback" in again.stderr
+    assert call(real, "reembed", "rollback").returncode == 0
+    assert json.loads(call(mock, "search", "kitten", "--json").stdout)["meta"]["space"] == 1
+    assert call(mock, "reembed", "drop", "2").returncode == 0
+    assert "model_mismatch" in call(real, "search", "kitten").stderr
 
 
 def question_vectors(asked: list[Probe], other_model: Path) -> dict[int, dict[str, Vectors]]:
