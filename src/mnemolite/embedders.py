@@ -25,33 +25,31 @@ from mnemolite.spaces import SEARCHING_LOCK, SpaceStore, mismatch
 
 log = structlog.get_logger(__name__)
 
+# What is said of one model and does not hold for another.
+OF_ONE_MODEL = (
+    "revision",
+    "onnx_file",
+    "dimension",
+    "matryoshka",
+    "max_tokens",
+    "tokenizer",
+    "pooling",
+    "query_prefix",
+    "document_prefix",
+)
+
 Loader = Callable[[JsonObject], Awaitable[BatchingEmbedder]]
 
 _POLL_SECONDS = 1.0
 _RETRY_LOAD_SECONDS = 30.0
-# The settings that say which model it is, and nothing of how or where it runs. Names that this
-# version's settings do not have are left out.
-_RECIPE = frozenset(
-    {
-        "mode",
-        "provider",
-        "model",
-        "revision",
-        "dimension",
-        "query_prefix",
-        "document_prefix",
-        "pooling",
-        "max_tokens",
-        "tokenizer",
-        "url",
-        "protocol",
-    }
-)
+# The settings that say which model it is, and nothing of how it runs. Whether its code may run is
+# for each process to say. Names that this version's settings do not have are left out.
+_RECIPE = {"mode", "provider", "model", "url", "protocol"} | {*OF_ONE_MODEL}
 
 
 def recipe_of(settings: EmbeddingSettings) -> JsonObject:
     """What another process needs to load the same model; folders by their absolute path."""
-    recipe = settings.model_dump(mode="json", include=set(_RECIPE))
+    recipe = settings.model_dump(mode="json", include=_RECIPE)
     folder = Path(settings.model).expanduser()
     if folder.is_dir():
         recipe["model"] = str(folder.resolve())

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from mnemolite.embedders import OF_ONE_MODEL
 from mnemolite.errors import DatabaseTimeoutError, SpaceChangeError
 from mnemolite.memory import Memory
 from mnemolite.models import Comparison, Space, SpaceStatus
@@ -38,6 +39,22 @@ class Change:
     active: Space
     changed: bool  # False: it was so already
     lost: list[str]  # what was given up by force
+
+
+def another_model(model: str | None, *, provider: str | None, **said: object) -> dict[str, object]:
+    """The embedding settings that differ from a process's own; ``said`` is None where unsaid."""
+    given = {name: value for name, value in said.items() if value is not None}
+    if model is None and provider is None:
+        return given
+    # What the environment says of the model in use does not hold for another one.
+    fields = EmbeddingSettings.model_fields
+    given = {name: fields[name].default for name in OF_ONE_MODEL if name in fields} | given
+    given["mode"] = "mock" if provider == "mock" else "real"
+    if model is not None:
+        given["model"] = model
+    if provider not in (None, "mock"):
+        given["provider"] = provider
+    return given
 
 
 # --- Fill ---------------------------------------------------------------------------------------

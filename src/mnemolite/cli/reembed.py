@@ -49,19 +49,15 @@ def start(
     data_dir: DataDir = None,
 ) -> None:
     """Fill a space for another model, beside the one in use; go on where it stopped."""
-    given: dict[str, object] = {
-        "dimension": dimension,
-        "query_prefix": query_prefix,
-        "document_prefix": document_prefix,
-    }
-    if model is None and provider is None:
-        given = {name: value for name, value in given.items() if value is not None}
-    else:  # what is said of the model in use does not hold for another one
-        given["mode"] = "mock" if provider == "mock" else "real"
-    if model is not None:
-        given["model"] = model
-    if provider not in (None, "mock"):
-        given["provider"] = provider
+    from mnemolite.reembed import another_model
+
+    given = another_model(
+        model,
+        provider=provider,
+        dimension=dimension,
+        query_prefix=query_prefix,
+        document_prefix=document_prefix,
+    )
     run(_start(settings_of(data_dir, embedding=given), detach=detach))
 
 
