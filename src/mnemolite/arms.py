@@ -218,7 +218,8 @@ def _checked_vector(values: Sequence[float], space: Space) -> NDArray[np.float32
             f"The vector has {len(values)} dimensions, the space {space.model!r} has "
             f"{space.dimension}.",
             field="vector",
-            remedy="Embed the query with the model of the active space (GET /v1/spaces).",
+            remedy="Embed the query with the model of the active space (GET /v1/spaces), or name "
+            "the space that it was made in.",
         )
     with np.errstate(over="ignore"):
         vector = np.asarray(values, dtype=np.float32)

@@ -248,6 +248,13 @@ class ModelMismatchError(EmbeddingError):
     code = "model_mismatch"
 
 
+class SpaceChangeError(MnemoliteError):
+    """The embedding spaces do not allow this change now."""
+
+    code = "space_change_refused"
+    status = 409
+
+
 # No fault of a text: to embed another one would fail as well.
 MODEL_FAULTS = (ModelUnavailableError, ModelMismatchError)
 

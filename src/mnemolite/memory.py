@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Literal
 from uuid import UUID
 
 import structlog
@@ -13,20 +14,16 @@ import structlog
 from mnemolite import metrics
 from mnemolite.context import pack
 from mnemolite.database import Database
-from mnemolite.embeddings import create_embedder
-from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
+from mnemolite.embedders import Embedders, Served, recipe_of
+from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import (
-    DatabaseError,
-    DatabaseUnavailableError,
-    LocalPostgresError,
+    InvalidVectorError,
     MnemoliteError,
     ModelUnavailableError,
 )
 from mnemolite.events import EventStore
 from mnemolite.history import SearchHistory, compare
 from mnemolite.lexicon import Lexicon
-from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
-from mnemolite.migrations import upgrade
 from mnemolite.models import (
     Check,
     Context,
@@ -43,20 +40,24 @@ from mnemolite.models import (
     SearchQuery,
     SearchResult,
     Space,
+    SpaceState,
     Stats,
 )
 from mnemolite.notifications import Notifier
-from mnemolite.reranking import Reranker, create_reranker
+from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
+from mnemolite.resources import keep_running, load_model, load_reranker, open_database
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
+from mnemolite.succession import Succession
 
 VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
 
+Role = Literal["search", "work", "build"]
+
 _WAIT_POLL_SECONDS = 0.02
-_WATCH_SECONDS = 2.0
 
 
 class Memory:
@@ -75,6 +76,8 @@ class Memory:
         self.database = database
         self.events = EventStore(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
+        self.succession = Succession(database)
+        self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
         self._search = Search(database, self.lexicon, reranking=self._reranking)
@@ -84,8 +87,7 @@ class Memory:
             searches=settings.search.history_searches,
         )
         self._notifier = notifier
-        self._embedder = embedder
-        self._space: Space | None = None
+        self._own = embedder
 
     @classmethod
     @asynccontextmanager
@@ -95,21 +97,24 @@ class Memory:
         *,
         with_model: bool = True,
         with_reranker: bool = True,
+        role: Role = "search",
     ) -> AsyncIterator["Memory"]:
         """Start or join the database, bring its schema up to date, load the model, check both.
 
         ``with_model=False`` is for programs that neither embed nor search by meaning,
         ``with_reranker=False`` for those that do not search, or not with the reranker.
+        ``role="work"`` is for workers, which serve the space of their own model, active or not;
+        with ``"build"`` that space is begun beside the active one if it is not there yet.
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
-            model = asyncio.create_task(_load_model(settings)) if with_model else None
+            model = asyncio.create_task(load_model(settings)) if with_model else None
             if model is not None:
                 stack.callback(model.cancel)
-            judge = asyncio.create_task(_load_reranker(settings)) if with_reranker else None
+            judge = asyncio.create_task(load_reranker(settings)) if with_reranker else None
             if judge is not None:
                 stack.callback(judge.cancel)
-            dsn, local = await _open_database(settings, stack)
+            dsn, local = await open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
             embedder = await stack.enter_async_context(await model) if model else None
@@ -119,9 +124,11 @@ class Memory:
             memory = cls(
                 settings, database, notifier=notifier, embedder=embedder, reranker=reranker
             )
-            await memory._use_space()
+            await memory._use_space(role)
+            if embedder is not None:
+                await stack.enter_async_context(memory.embedders.following())
             if local is not None:
-                stack.callback(asyncio.create_task(_keep_running(local, database)).cancel)
+                stack.callback(asyncio.create_task(keep_running(local, database)).cancel)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------
@@ -198,28 +205,36 @@ class Memory:
         return await asyncio.to_thread(pack, query, result)
 
     async def _run(self, query: SearchQuery) -> SearchResult:
-        with metrics.search_time(query.mode):
-            return await self._search.run(query, space=self._space, embedder=self._embedder)
+        with metrics.search_time(query.mode), self.embedders.searching() as served:
+            space = await self._space_of(query, served)
+            embedder = served.embedder if served else None
+            return await self._search.run(query, space=space, embedder=embedder)
 
     # --- State ----------------------------------------------------------------------------------
 
     @property
     def embedder(self) -> BatchingEmbedder:
         """The model. Raises ModelUnavailableError in a memory opened without one."""
-        if self._embedder is None:
+        served = self.embedders.current
+        if served is None or served.embedder is None:
             raise ModelUnavailableError("This process runs without a model.")
-        return self._embedder
+        return served.embedder
 
     @property
     def space(self) -> Space:
-        """The active embedding space. Raises ModelUnavailableError before there is one."""
-        if self._space is None:
+        """The embedding space of this process. Raises ModelUnavailableError before there is one."""
+        if self.embedders.current is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        return self._space
+        return self.embedders.current.space
 
-    async def list_spaces(self) -> list[Space]:
-        """Every embedding space, oldest first."""
-        return await self.spaces.all()
+    async def list_spaces(self) -> list[SpaceState]:
+        """Every embedding space, oldest first, and how far it is filled."""
+        return [await self.succession.state(space) for space in await self.spaces.all()]
+
+    async def load_model(self, recipe: JsonObject) -> BatchingEmbedder:
+        """A model by the settings that name it, in place of this process's own ones."""
+        embedding = self.settings.embedding.model_copy(update=recipe)
+        return await load_model(self.settings.model_copy(update={"embedding": embedding}))
 
     async def queue_state(self) -> QueueState:
         """What waits to be embedded."""
@@ -249,7 +264,7 @@ class Memory:
             **counts,
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
-            space=self._space,
+            space=self.space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
             model_bytes=self.embedder.model_bytes,
@@ -264,7 +279,8 @@ class Memory:
         checks = {"model": self._check_model(), "database": await self._check_database()}
         if (reranker := self._reranking.check()) is not None:
             checks["reranker"] = reranker
-        if self._embedder is not None and (fault := self._embedder.cache_fault()):
+        served = self.embedders.current
+        if served and served.embedder and (fault := served.embedder.cache_fault()):
             checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it
         ready = all(check.ok for check in checks.values())
         return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
@@ -278,14 +294,34 @@ class Memory:
             active = await self.spaces.active()
         except MnemoliteError as error:
             return Check(ok=False, detail=str(error))
-        if self._space is not None and (active is None or active.id != self._space.id):
-            return Check(ok=False, detail="another process changed the model: restart this one")
-        return Check(ok=True, detail="answers")
+        return Check(ok=True, detail="answers" if active else "answers; it has no space yet")
 
     def _check_model(self) -> Check:
-        if self._embedder is None or self._space is None:
+        served = self.embedders.current
+        if served is None or served.embedder is None:
             return Check(ok=False, detail="no model is loaded")
-        return Check(ok=True, detail=f"{self._space.model}, space {self._space.id}")
+        space = served.space
+        detail = f"{space.model}, space {space.id}"
+        if space.status == "active":
+            return Check(ok=True, detail=detail)
+        # It answers, from vectors that are kept complete; a red light would take it out of service.
+        return Check(
+            ok=True, detail=f"{detail}, which is no longer the active one: restart with its model"
+        )
+
+    async def _space_of(self, query: SearchQuery, served: Served | None) -> Space | None:
+        """The space to search: that of the process, or the one that a client's vector names."""
+        space = served.space if served else None
+        if query.space is None or (space is not None and space.id == query.space):
+            return space
+        for other in await self.spaces.all():
+            if other.id == query.space and other.status != "dropping":
+                return other
+        raise InvalidVectorError(
+            f"There is no space {query.space}.",
+            field="space",
+            remedy="GET /v1/spaces lists them; the active one is searched.",
+        )
 
     async def _wait_embedded(self, events: Sequence[Event], seconds: float) -> bool:
         """Wait until the queue holds none of the events; False when the time is up before."""
@@ -297,66 +333,9 @@ class Memory:
             await asyncio.sleep(_WAIT_POLL_SECONDS)
         return True
 
-    async def _use_space(self) -> None:
+    async def _use_space(self, role: Role = "search") -> None:
         """Settle which space this process works in."""
-        if self._embedder is None:
-            self._space = await self.spaces.active()
-        else:
-            self._space = await self.spaces.ensure_active(self._embedder.info)
-
-
-async def _load_model(settings: Settings) -> BatchingEmbedder:
-    before, started = metrics.resident_bytes(), time.perf_counter()
-    embedder = await asyncio.to_thread(create_embedder, settings.embedding)
-    front = wrap_embedder(embedder, settings.embedding)
-    # What is opened beside it, such as the pool of connections, is small.
-    front.close_seconds = settings.server.shutdown_seconds
-    front.model_bytes = max(0, metrics.resident_bytes() - before)
-    metrics.MODEL_BYTES.set(front.model_bytes)
-    log.info(
-        "model_loaded",
-        provider=embedder.info.provider,
-        model=embedder.info.model,
-        dimension=embedder.info.dimension,
-        seconds=round(time.perf_counter() - started, 2),
-        model_bytes=front.model_bytes,
-        resident_bytes=metrics.resident_bytes(),
-    )
-    return front
-
-
-async def _load_reranker(settings: Settings) -> Reranker | None:
-    return await asyncio.to_thread(create_reranker, settings.reranker)
-
-
-async def _open_database(
-    settings: Settings, stack: AsyncExitStack
-) -> tuple[str, LocalPostgres | None]:
-    """The address of the database, its schema up to date; a private server is started for it."""
-    dsn, local = settings.database.url, None
-    if dsn is None:
-        data_dir = settings.database.data_dir or default_data_dir()
-        local = await asyncio.to_thread(
-            open_local_postgres, data_dir, database=settings.database.name
-        )
-        # Leaving can mean stopping the server, which must not block the event loop.
-        stack.push_async_callback(asyncio.to_thread, local.close)
-        dsn = local.dsn()
-    await asyncio.to_thread(upgrade, dsn)
-    return dsn, local
-
-
-async def _keep_running(local: LocalPostgres, database: Database) -> None:
-    """Start the private server again when it died; nobody else would."""
-    while True:
-        await asyncio.sleep(_WATCH_SECONDS)
-        try:
-            await database.ping()
-        except DatabaseUnavailableError:
-            log.warning("local_postgres_gone")
-            try:
-                await asyncio.to_thread(local.ensure_running)
-            except LocalPostgresError as error:
-                log.error("local_postgres_lost", error=str(error))
-        except DatabaseError as error:
-            log.warning("database_ping_failed", error=str(error))
+        recipe = recipe_of(self.settings.embedding)
+        if role == "build" and self._own is not None:
+            await self.succession.begin(self._own.info, recipe)
+        await self.embedders.settle(recipe, follow=role == "search")

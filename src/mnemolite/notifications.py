@@ -12,6 +12,7 @@ from mnemolite.errors import DatabaseError
 log = structlog.get_logger(__name__)
 
 PENDING_CHANNEL = "mnemolite_pending"
+SPACES_CHANNEL = "mnemolite_spaces"
 _RECONNECT_SECONDS = 1.0
 
 

@@ -107,6 +107,7 @@ class Search:
             degraded=degraded,
             plan=vector_arm.plan if vector_arm else None,
             space=space.id if space and vector_arm else None,
+            vector_source=("client" if query.vector else "model") if vector_arm else None,
             pending=question.pending,
             pending_is_lower_bound=question.pending >= PENDING_LIMIT,
             count=len(hits),

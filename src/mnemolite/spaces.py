@@ -4,17 +4,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from mnemolite.database import Connection, Database
 from mnemolite.embeddings import ModelInfo
 from mnemolite.errors import ModelMismatchError, ModelUnavailableError
-from mnemolite.models import QueueState, Space
+from mnemolite.models import JsonObject, QueueState, Space
 from mnemolite.sql import load
 
 _queries = load("spaces")
@@ -23,6 +25,9 @@ _queries = load("spaces")
 MAX_DIMENSION = 4000
 _MAX_PLAIN_DIMENSION = 1900
 _INDEX_LOCK = 0x6D6E656D70
+# The first key of the lock that a process holds on the space it searches; the second is its id.
+SEARCHING_LOCK = 0x6D6E6571
+COLUMNS = _queries["columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +61,44 @@ class SpaceStore:
     async def all(self) -> list[Space]:
         """Every space, oldest first."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["all"])
+            cursor = await connection.execute(_queries["all"].format(columns=COLUMNS))
             return [Space.model_validate(row) async for row in cursor]
 
     async def active(self) -> Space | None:
         """The space that is searched, None before the first model was seen."""
         async with self._database.connection() as connection:
-            return await _active(connection)
+            return await active_space(connection)
 
-    async def ensure_active(self, info: ModelInfo) -> Space:
+    async def of_digest(self, digest: str) -> Space | None:
+        """The space of a model, unless it is being dropped."""
+        async with self._database.connection() as connection:
+            statement = _queries["of_digest"].format(columns=COLUMNS)
+            row = await (await connection.execute(statement, {"digest": digest})).fetchone()
+        return None if row is None else Space.model_validate(row)
+
+    async def ensure_active(self, info: ModelInfo, recipe: JsonObject | None = None) -> Space:
         """The active space, made for ``info`` in a new database.
 
-        Raises ModelMismatchError when the database was filled with another model.
+        ``recipe`` is how other processes load the model. Raises ModelMismatchError when the
+        database was filled with another model, or another process searches with it.
         """
         active = await self.active()
         if active is None or active.digest != info.digest:
             async with self._database.transaction() as connection:
-                active = await _replace_unused(connection, info)
+                active = await _replace_unused(connection, info, recipe=recipe or {})
         return active
+
+    async def recipe(self, space: Space) -> JsonObject:
+        """The settings that name the space's model; empty when nobody has told them yet."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_queries["recipe"], {"space": space.id})
+            row = await cursor.fetchone()
+        return dict(row["recipe"]) if row else {}
+
+    async def searching(self, space: Space) -> int:
+        """How many processes search the space."""
+        async with self._database.connection() as connection:
+            return await _searching(connection, space)
 
     @asynccontextmanager
     async def claim(self, space: Space, limit: int) -> AsyncIterator["Claim"]:
@@ -134,12 +159,16 @@ class SpaceStore:
             "table": sql.Identifier(space.table),
             "dimension": sql.Literal(space.dimension),
         }
+        tables = {"table": space.table, "index": space.hnsw_index}
         async with self._database.own_connection() as connection:
             cursor = await connection.execute(
                 "SELECT pg_try_advisory_lock(%s) AS mine", [_INDEX_LOCK]
             )
             if not (await cursor.fetchone() or {}).get("mine"):
                 return False
+            row = await (await connection.execute(_queries["row_estimate"], tables)).fetchone()
+            if row and row["indexed"]:
+                return True  # by another process, since somebody looked
             # What an interrupted build leaves behind is invalid and only costs writes.
             await connection.execute(_queries["drop_hnsw"].format(**names))
             await connection.execute(_queries["create_hnsw"].format(**names))
@@ -209,24 +238,35 @@ def _keys(events: Sequence[PendingEvent]) -> dict[str, object]:
     }
 
 
-async def _active(connection: Connection) -> Space | None:
-    row = await (await connection.execute(_queries["active"])).fetchone()
+async def active_space(connection: Connection) -> Space | None:
+    """The space that is searched, as this transaction sees it."""
+    statement = _queries["active"].format(columns=COLUMNS)
+    row = await (await connection.execute(statement)).fetchone()
     return None if row is None else Space.model_validate(row)
 
 
-async def _replace_unused(connection: Connection, info: ModelInfo) -> Space:
+async def _searching(connection: Connection, space: Space) -> int:
+    parameters = {"lock": SEARCHING_LOCK, "space": space.id}
+    row = await (await connection.execute(_queries["searching"], parameters)).fetchone()
+    return int(row["processes"]) if row else 0
+
+
+async def _replace_unused(connection: Connection, info: ModelInfo, *, recipe: JsonObject) -> Space:
     """Make ``info``'s space the active one, as long as no event was embedded by another."""
     # Nobody adds an event between the look and the making, or it would never be queued.
     await connection.execute(_queries["lock"])
-    active = await _active(connection)
+    active = await active_space(connection)
     if active is not None and active.digest == info.digest:
         return active
     if active is not None:
-        if await _has_events(connection):
-            raise _mismatch(active, info)
+        if await _has_events(connection) or await _searching(connection, active):
+            raise mismatch(active, info)
         await connection.execute(_queries["drop"].format(table=sql.Identifier(active.table)))
         await connection.execute(_queries["forget"], {"space": active.id})
-    return await _create(connection, info)
+    space = await create_space(connection, info, recipe=recipe, status="active")
+    await show_embedded(connection, space)
+    await connection.execute(_queries["queue_all"], {"space": space.id})
+    return space
 
 
 async def _has_events(connection: Connection) -> bool:
@@ -234,7 +274,14 @@ async def _has_events(connection: Connection) -> bool:
     return bool(row and row["found"])
 
 
-async def _create(connection: Connection, info: ModelInfo) -> Space:
+async def create_space(
+    connection: Connection,
+    info: ModelInfo,
+    *,
+    recipe: JsonObject,
+    status: Literal["active", "building"],
+) -> Space:
+    """Register a space and make its table."""
     if info.dimension > MAX_DIMENSION:
         raise ModelUnavailableError(
             f"{info.model!r} has {info.dimension:,} dimensions; at most {MAX_DIMENSION:,} can be "
@@ -242,8 +289,10 @@ async def _create(connection: Connection, info: ModelInfo) -> Space:
             field="EMBEDDING_MODEL",
             remedy="Choose a smaller model.",
         )
-    identity = {name: getattr(info, name) for name in _IDENTITY} | {"digest": info.digest}
-    row = await (await connection.execute(_queries["create"], identity)).fetchone()
+    values = {name: getattr(info, name) for name in _IDENTITY}
+    values |= {"digest": info.digest, "recipe": Jsonb(recipe), "status": status}
+    statement = _queries["create"].format(columns=COLUMNS)
+    row = await (await connection.execute(statement, values)).fetchone()
     space = Space.model_validate(row)
     table = sql.Identifier(space.table)
     storage = "PLAIN" if info.dimension <= _MAX_PLAIN_DIMENSION else "EXTERNAL"
@@ -252,11 +301,15 @@ async def _create(connection: Connection, info: ModelInfo) -> Space:
         _queries["create_table"].format(table=table, dimension=sql.Literal(info.dimension)),
         _queries["set_storage"].format(table=table, storage=sql.SQL(storage)),
         _queries["create_time_index"].format(index=index, table=table),
-        _queries["create_view"].format(table=table),
     ):
         await connection.execute(statement)
-    await connection.execute(_queries["queue_all"], {"space": space.id})
     return space
+
+
+async def show_embedded(connection: Connection, space: Space) -> None:
+    """Let the view for people who write SQL show the space."""
+    table = sql.Identifier(space.table)
+    await connection.execute(_queries["create_view"].format(table=table))
 
 
 _IDENTITY = (
@@ -273,7 +326,8 @@ _IDENTITY = (
 )
 
 
-def _mismatch(active: Space, info: ModelInfo) -> ModelMismatchError:
+def mismatch(active: Space, info: ModelInfo) -> ModelMismatchError:
+    """The refusal of a model that is not the database's, with what differs."""
     differing = [name for name in _IDENTITY if getattr(active, name) != getattr(info, name)]
     changes = ", ".join(
         f"{name} {getattr(active, name)!r} -> {getattr(info, name)!r}" for name in differing
@@ -283,6 +337,6 @@ def _mismatch(active: Space, info: ModelInfo) -> ModelMismatchError:
         f"{active.dimension} dimensions), the settings name {info.model!r} ({info.provider}, "
         f"{info.dimension} dimensions); changed: {changes}.",
         field="EMBEDDING_MODEL" if "model" in differing else "EMBEDDING_MODE",
-        remedy="Set the model back, or use another database: vectors of two models are never "
-        "mixed.",
+        remedy="Set the model back; or change it with `mnemolite reembed start`, while the memory "
+        "is in use. Vectors of two models are never mixed.",
     )

@@ -69,6 +69,7 @@ def packed(hits: list[Hit], **options: Any) -> Context:
         degraded=[],
         plan=None,
         space=None,
+        vector_source=None,
         pending=0,
         pending_is_lower_bound=False,
         count=len(hits),

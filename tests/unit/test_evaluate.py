@@ -36,8 +36,8 @@ def result(*doc_ids: str) -> SearchResult:
         for name in doc_ids
     ]  # fmt: skip
     meta = SearchMeta(
-        mode="text", arms=["text"], degraded=[], plan=None, space=None, pending=0,
-        pending_is_lower_bound=False, count=len(hits),
+        mode="text", arms=["text"], degraded=[], plan=None, space=None, vector_source=None,
+        pending=0, pending_is_lower_bound=False, count=len(hits),
     )  # fmt: skip
     return SearchResult(data=hits, meta=meta)
 

@@ -55,6 +55,7 @@ def answer(hits: dict[int, float], *, space: int = 1, plan: Plan = EXACT) -> Sea
         degraded=[],
         plan=plan,
         space=space,
+        vector_source=None,
         pending=0,
         pending_is_lower_bound=False,
         count=len(data),

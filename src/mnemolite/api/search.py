@@ -44,6 +44,7 @@ _EXAMPLE_RESULT = {
         "degraded": [],
         "plan": {"vector": "exact", "estimated_rows": None},
         "space": 1,
+        "vector_source": "model",
         "pending": 0,
         "pending_is_lower_bound": False,
         "count": 1,

@@ -11,7 +11,7 @@ from mnemolite import metrics
 from mnemolite.api.deps import MemoryDep
 from mnemolite.api.problems import DATABASE, WRITING, responses
 from mnemolite.errors import ModelUnavailableError
-from mnemolite.models import CountMeta, Health, Namespace, Space, Stats
+from mnemolite.models import CountMeta, Health, Namespace, SpaceState, Stats
 
 router = APIRouter(tags=["system"])
 open_router = APIRouter(tags=["system"])  # needs no key
@@ -27,7 +27,7 @@ class Namespaces(BaseModel):
 class Spaces(BaseModel):
     """Every embedding space, oldest first."""
 
-    data: list[Space]
+    data: list[SpaceState]
     meta: CountMeta
 
 
@@ -59,7 +59,21 @@ _EXAMPLE_SPACE = {
     "digest": "9f2c",
     "status": "active",
     "created_at": "2026-01-02T03:04:05Z",
+    "filled_at": "2026-01-02T03:04:05Z",
     "activated_at": "2026-01-02T03:04:05Z",
+}
+_EXAMPLE_SPACE_STATE = {
+    **_EXAMPLE_SPACE,
+    "progress": {
+        "phase": "complete",
+        "embedded": 5882,
+        "pending": 0,
+        "parked": 0,
+        "share": 1.0,
+        "events_per_second": None,
+        "seconds_left": None,
+    },
+    "searched_by": 1,
 }
 _EXAMPLE_STATS = {
     "events": 5882,
@@ -124,11 +138,11 @@ async def list_namespaces(memory: MemoryDep) -> Namespaces:
     summary="List embedding spaces",
     responses={
         **responses(*DATABASE),
-        **_example({"data": [_EXAMPLE_SPACE], "meta": {"count": 1}}),
+        **_example({"data": [_EXAMPLE_SPACE_STATE], "meta": {"count": 1}}),
     },
 )
 async def list_spaces(memory: MemoryDep) -> Spaces:
-    """One of them is active: that is the one searched."""
+    """One of them is active: that is the one searched. The others are being filled, or kept."""
     spaces = await memory.list_spaces()
     return Spaces(data=spaces, meta=CountMeta(count=len(spaces)))
 

@@ -15,6 +15,7 @@ from mnemolite.cli import (
     events,
     import_export,
     queue,
+    reembed,
     search,
     serve,
 )
@@ -36,6 +37,7 @@ app.command()(context.context)
 app.command("import")(import_export.import_)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
+app.add_typer(reembed.app, name="reembed")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.add_typer(db.app, name="db")

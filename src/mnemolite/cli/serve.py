@@ -35,7 +35,7 @@ def worker(*, data_dir: DataDir = None) -> None:
         from mnemolite.memory import Memory
         from mnemolite.worker import Worker
 
-        async with Memory.open(settings, with_reranker=False) as memory:
+        async with Memory.open(settings, with_reranker=False, role="work") as memory:
             task = Worker(memory)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

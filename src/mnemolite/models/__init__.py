@@ -41,10 +41,14 @@ from mnemolite.models.search import (
 )
 from mnemolite.models.state import (
     Check,
+    Comparison,
     Health,
     Namespace,
+    Progress,
     QueueState,
     Space,
+    SpaceState,
+    SpaceStatus,
     Stats,
 )
 from mnemolite.models.values import (
@@ -88,6 +92,7 @@ __all__ = [
     "BatchMeta",
     "Change",
     "Check",
+    "Comparison",
     "Content",
     "Context",
     "ContextPart",
@@ -117,6 +122,7 @@ __all__ = [
     "PageOptions",
     "Passage",
     "Plan",
+    "Progress",
     "QueryTerm",
     "QueueState",
     "Recorded",
@@ -129,6 +135,8 @@ __all__ = [
     "SearchQuery",
     "SearchResult",
     "Space",
+    "SpaceState",
+    "SpaceStatus",
     "Stats",
     "TermExplanation",
     "TimeRange",

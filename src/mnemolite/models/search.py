@@ -73,6 +73,16 @@ class SearchQuery(SearchOptions):
         None, min_length=1, max_length=16_000, description="Used in place of q's own embedding."
     )
 
+    space: int | None = Field(
+        None, ge=1, description="The space that `vector` was made in; without it, the searched one."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_space_for_a_vector_only(self) -> Self:
+        if self.space is not None and self.vector is None:
+            raise PydanticCustomError("invalid_query", "space is named for a vector, but none came")
+        return self
+
     @model_validator(mode="after")
     def _has_something_to_look_for(self) -> Self:
         if not self.q.strip() and (self.vector is None or self.mode == "text"):
@@ -228,6 +238,9 @@ class SearchMeta(Frozen):
     degraded: list[DegradedArm] = Field(description="The arms that should have run, and why not.")
     plan: Plan | None = Field(description="How vectors were searched; null without that arm.")
     space: int | None = Field(description="The embedding space searched; null without vectors.")
+    vector_source: Literal["model", "client"] | None = Field(
+        description="Who made the query's vector; null without vectors."
+    )
     pending: int = Field(description="Events of the namespace that have no embedding yet.")
     pending_is_lower_bound: bool = Field(description="Whether that count stopped at its limit.")
     count: int = Field(description="Hits in this answer.")

@@ -17,6 +17,10 @@ class Namespace(Frozen):
     last_timestamp: Timestamp | None
 
 
+SpaceStatus = Literal["active", "building", "retired", "dropping"]
+Phase = Literal["queueing", "embedding", "complete", "dropping"]
+
+
 class Space(Frozen):
     """One embedding model as used; its vectors are never mixed with another's."""
 
@@ -32,8 +36,9 @@ class Space(Frozen):
     template: str
     max_tokens: int
     digest: str
-    status: Literal["active", "building", "retired"]
+    status: SpaceStatus
     created_at: Timestamp
+    filled_at: Timestamp | None = Field(description="When all older events stood in its queue.")
     activated_at: Timestamp | None
 
     @property
@@ -45,6 +50,46 @@ class Space(Frozen):
     def hnsw_index(self) -> str:
         """The index on them, once the table is large enough to have one."""
         return f"{self.table}_hnsw_idx"
+
+
+class Progress(Frozen):
+    """How far a space is filled."""
+
+    phase: Phase = Field(
+        description="queueing: older events are being put into its queue. embedding: events wait."
+    )
+    embedded: int = Field(description="Events that have vectors in it.")
+    pending: int = Field(description="Events in its queue.")
+    parked: int = Field(description="Those of them that failed too often to be tried again.")
+    share: float = Field(description="Embedded of all known events with text, 0 to 1.")
+    events_per_second: float | None = Field(
+        description="Since the space was made; null unless it is being filled."
+    )
+    seconds_left: float | None = Field(description="At that rate; null where none is known.")
+
+
+class SpaceState(Space):
+    """A space, how far it is filled, and who uses it."""
+
+    progress: Progress
+    searched_by: int = Field(description="Processes that search it at this moment.")
+
+
+class Comparison(Frozen):
+    """A space held against the active one."""
+
+    space: int
+    active: int
+    embedded: int = Field(description="Events that have vectors in the space.")
+    active_embedded: int = Field(description="Events that have vectors in the active space.")
+    missing: int = Field(description="Events found today that the space neither has nor awaits.")
+    behind: int = Field(description="Events found today that wait in the space's queue.")
+    parked: int = Field(description="Events that the space's model failed on too often.")
+    orphans: int = Field(description="Events with vectors in the space that exist no more.")
+    indexed: bool = Field(description="Whether the space has the HNSW index that its size wants.")
+    samples: int = Field(description="Events whose neighbours were looked up in both spaces.")
+    overlap: float | None = Field(description="Mean share of the ten nearest that both agree on.")
+    least_overlap: float | None
 
 
 class QueueState(Frozen):

@@ -1,8 +1,24 @@
+-- name: columns
+id, provider, model, revision, dimension, query_prefix, document_prefix, pooling, normalisation,
+    template, max_tokens, digest, status, created_at, filled_at, activated_at
+
 -- name: active
-SELECT * FROM embedding_spaces WHERE status = 'active'
+SELECT {columns} FROM embedding_spaces WHERE status = 'active'
 
 -- name: all
-SELECT * FROM embedding_spaces ORDER BY id
+SELECT {columns} FROM embedding_spaces ORDER BY id
+
+-- name: of_digest
+SELECT {columns} FROM embedding_spaces WHERE digest = %(digest)s AND status <> 'dropping'
+
+-- name: recipe
+SELECT recipe FROM embedding_spaces WHERE id = %(space)s
+
+-- name: searching
+SELECT count(*) AS processes FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' AND objsubid = 2
+  AND classid = %(lock)s AND objid = %(space)s
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: lock
 LOCK TABLE events, embedding_spaces IN SHARE ROW EXCLUSIVE MODE
@@ -18,10 +34,11 @@ DELETE FROM embedding_spaces WHERE id = %(space)s
 
 -- name: create
 INSERT INTO embedding_spaces (provider, model, revision, dimension, query_prefix, document_prefix,
-    pooling, normalisation, template, max_tokens, digest, status, activated_at)
+    pooling, normalisation, template, max_tokens, digest, recipe, status, filled_at, activated_at)
 VALUES (%(provider)s, %(model)s, %(revision)s, %(dimension)s, %(query_prefix)s, %(document_prefix)s,
-    %(pooling)s, %(normalisation)s, %(template)s, %(max_tokens)s, %(digest)s, 'active', now())
-RETURNING *
+    %(pooling)s, %(normalisation)s, %(template)s, %(max_tokens)s, %(digest)s, %(recipe)s, %(status)s,
+    CASE WHEN %(status)s = 'active' THEN now() END, CASE WHEN %(status)s = 'active' THEN now() END)
+RETURNING {columns}
 
 -- name: create_table
 CREATE TABLE {table} (

@@ -1,0 +1,80 @@
+"""What a memory opens before it works: the database, the model, the reranker."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+
+from mnemolite import metrics
+from mnemolite.database import Database
+from mnemolite.embeddings import create_embedder
+from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
+from mnemolite.errors import DatabaseError, DatabaseUnavailableError, LocalPostgresError
+from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
+from mnemolite.migrations import upgrade
+from mnemolite.reranking import Reranker, create_reranker
+from mnemolite.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS = 2.0
+
+
+async def load_model(settings: Settings) -> BatchingEmbedder:
+    """The model of the settings, behind its front; logs the time and the memory it took."""
+    before, started = metrics.resident_bytes(), time.perf_counter()
+    embedder = await asyncio.to_thread(create_embedder, settings.embedding)
+    front = wrap_embedder(embedder, settings.embedding)
+    # What is opened beside it, such as the pool of connections, is small.
+    front.close_seconds = settings.server.shutdown_seconds
+    front.model_bytes = max(0, metrics.resident_bytes() - before)
+    metrics.MODEL_BYTES.set(front.model_bytes)
+    log.info(
+        "model_loaded",
+        provider=embedder.info.provider,
+        model=embedder.info.model,
+        dimension=embedder.info.dimension,
+        seconds=round(time.perf_counter() - started, 2),
+        model_bytes=front.model_bytes,
+        resident_bytes=metrics.resident_bytes(),
+    )
+    return front
+
+
+async def load_reranker(settings: Settings) -> Reranker | None:
+    """The reranker of the settings, if they name one."""
+    return await asyncio.to_thread(create_reranker, settings.reranker)
+
+
+async def open_database(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[str, LocalPostgres | None]:
+    """The address of the database, its schema up to date; a private server is started for it."""
+    dsn, local = settings.database.url, None
+    if dsn is None:
+        data_dir = settings.database.data_dir or default_data_dir()
+        local = await asyncio.to_thread(
+            open_local_postgres, data_dir, database=settings.database.name
+        )
+        # Leaving can mean stopping the server, which must not block the event loop.
+        stack.push_async_callback(asyncio.to_thread, local.close)
+        dsn = local.dsn()
+    await asyncio.to_thread(upgrade, dsn)
+    return dsn, local
+
+
+async def keep_running(local: LocalPostgres, database: Database) -> None:
+    """Start the private server again when it died; nobody else would."""
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        try:
+            await database.ping()
+        except DatabaseUnavailableError:
+            log.warning("local_postgres_gone")
+            try:
+                await asyncio.to_thread(local.ensure_running)
+            except LocalPostgresError as error:
+                log.error("local_postgres_lost", error=str(error))
+        except DatabaseError as error:
+            log.warning("database_ping_failed", error=str(error))
