@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,8 @@ class SearchJob:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     moments: Sequence[Moment] = ()
     watch: Stopwatch = field(default_factory=Stopwatch)
-    plan: Plan | None = None  # None: chosen by the number of matching rows
+    # By which plan vectors are searched, whatever it costs; None: by the number of matching rows.
+    forced: Literal["exact", "hnsw"] | None = None
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -115,10 +116,13 @@ class Arms:
         space = job.space
         if space is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        vector, plan = await asyncio.gather(_query_vector(job, space), self._plan(job, space))
+        vector, (plan, centre) = await asyncio.gather(
+            _query_vector(job, space), self._plan(job, space)
+        )
         statement = _queries[f"vector_{plan.vector}"].format(
             table=sql.Identifier(space.table),
             dimension=sql.Literal(space.dimension),
+            centre=sql.Literal(centre),
             join=_queries["join_events"] if job.looks_at_events else sql.SQL(""),
             where=job.conditions(),
         )
@@ -145,20 +149,25 @@ class Arms:
                     return rows[:depth]
                 passages *= _MORE_PASSAGES
 
-    async def _plan(self, job: SearchJob, space: Space) -> Plan:
-        """Exact for as many matching rows as that is fast for, else the index, if there is one."""
-        if job.plan is not None:
-            return job.plan
+    async def _plan(self, job: SearchJob, space: Space) -> tuple[Plan, str | None]:
+        """Exact for as many matching rows as that is fast for, else the index, if there is one.
+
+        With it comes the centre that the index was built around.
+        """
+        if job.forced == "exact":
+            return Plan(vector="exact", estimated_rows=None), None
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["index_state"], {"index": space.hnsw_index})
+            parameters = {"index": space.hnsw_index, "space": space.id}
+            cursor = await connection.execute(_queries["index_state"], parameters)
             index = await cursor.fetchone()
             if index is None:
-                return Plan(vector="exact", estimated_rows=None)
+                return Plan(vector="exact", estimated_rows=None), None
             few = exact_rows(index["table_rows"])
             rows = job.question.documents
             if rows > few and job.is_filtered:
                 rows = await _estimate(connection, job, pages=index["event_pages"])
-        return Plan(vector="hnsw" if rows > few else "exact", estimated_rows=rows)
+        chosen = job.forced or ("hnsw" if rows > few else "exact")
+        return Plan(vector=chosen, estimated_rows=rows), index["centre"]
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""

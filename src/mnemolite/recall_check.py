@@ -12,10 +12,9 @@ import numpy as np
 from mnemolite.arms import ArmResult, Arms, SearchJob
 from mnemolite.evaluate import draw_texts
 from mnemolite.memory import Memory
-from mnemolite.models import Plan, SearchQuery
+from mnemolite.models import SearchQuery
 from mnemolite.selectivity import SHARES, Case, choose, count_matching, make_cases
 
-_EXACT = Plan(vector="exact", estimated_rows=None)
 _CUTS = (10, 100)
 # Distances this close are equal: the same sum in another order differs by less.
 _TOLERANCE = 1e-6
@@ -121,7 +120,7 @@ async def _measure(
         started = time.perf_counter()
         served = await arms.vector(job)
         elapsed = (time.perf_counter() - started) * 1000
-        exact = await arms.vector(replace(job, plan=_EXACT))
+        exact = await arms.vector(replace(job, forced="exact"))
         outcome.add(served, exact, milliseconds=elapsed)
     return outcome
 

@@ -84,21 +84,12 @@ class Search:
         In hybrid mode a vector arm whose model fails is left out and named in ``meta.degraded``;
         every other fault is raised.
         """
-        watch = Stopwatch()
-        wide = self._reranking.widen(query)
-        with watch.part("question"):
-            question = await self._lexicon.question(
-                query.namespace, query.q, space=space.id if space else None
-            )
-            now = query.now or datetime.now(UTC)
-            moments = await _read_dates(query, question.language, now=now)
-        bounded = narrowed(wide, moments)
-        job = SearchJob(bounded, question, space, embedder, now=now, moments=moments, watch=watch)
+        job = await self._read(query, space=space, embedder=embedder)
         arms, degraded = await _settle(self._start(job))
         found = await self._rank(job, arms)
-        with watch.part("reranking"):
+        with job.watch.part("reranking"):
             hits, rerank = await self._reranking.run(query, found.hits, speakers=found.speakers)
-        with watch.part("neighbours"):
+        with job.watch.part("neighbours"):
             hits = await self._neighbourhood.around(hits, query.neighbours, space=space)
         vector_arm = arms.get("vector")
         meta = SearchMeta(
@@ -108,15 +99,29 @@ class Search:
             plan=vector_arm.plan if vector_arm else None,
             space=space.id if space and vector_arm else None,
             vector_source=("client" if query.vector else "model") if vector_arm else None,
-            pending=question.pending,
-            pending_is_lower_bound=question.pending >= PENDING_LIMIT,
+            pending=job.question.pending,
+            pending_is_lower_bound=job.question.pending >= PENDING_LIMIT,
             count=len(hits),
             rerank=rerank,
-            dates=_named(moments),
+            dates=_named(job.moments),
             confidence=found.confidence,
             explanation=account(job, arms) if query.explain else None,
         )
         return SearchResult(data=hits, meta=meta)
+
+    async def _read(
+        self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
+    ) -> SearchJob:
+        """What the query asks for: its words and their rarity, and the dates that it names."""
+        watch = Stopwatch()
+        with watch.part("question"):
+            question = await self._lexicon.question(
+                query.namespace, query.q, space=space.id if space else None
+            )
+            now = query.now or datetime.now(UTC)
+            moments = await _read_dates(query, question.language, now=now)
+        bounded = narrowed(self._reranking.widen(query), moments)
+        return SearchJob(bounded, question, space, embedder, now=now, moments=moments, watch=watch)
 
     def _start(self, job: SearchJob) -> dict[Arm, Coroutine[Any, Any, ArmResult]]:
         arms: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}

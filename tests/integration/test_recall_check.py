@@ -1,6 +1,7 @@
 """Filters of known shares, and what the served plan finds under them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
@@ -8,7 +9,7 @@ from mnemolite.arms import Arms, SearchJob
 from mnemolite.errors import InvalidInputError
 from mnemolite.evaluate import draw_texts
 from mnemolite.memory import Memory
-from mnemolite.models import NewEvent, Plan, SearchQuery
+from mnemolite.models import NewEvent, SearchQuery
 from mnemolite.recall_check import check_recall
 from mnemolite.selectivity import choose, count_matching, make_cases
 from mnemolite.worker import Worker
@@ -80,15 +81,14 @@ async def test_the_index_is_held_against_the_exact_plan(filled: Memory) -> None:
     (text,) = await draw_texts(filled, "large", count=1)
     query = SearchQuery(q=text, namespace="large", mode="vector")
     question = await filled.lexicon.question("large", text, space=filled.space.id)
-    plans = {
-        "exact": Plan(vector="exact", estimated_rows=None),
-        "hnsw": Plan(vector="hnsw", estimated_rows=None),
-    }
     arms, found = Arms(filled.database), {}
-    for name, plan in plans.items():
-        job = SearchJob(query, question, filled.space, filled.embedder, plan=plan)
-        found[name] = await arms.vector(job)
-        assert found[name].plan == plan
+    plans: tuple[Literal["exact", "hnsw"], ...] = ("exact", "hnsw")
+    for plan in plans:
+        job = SearchJob(query, question, filled.space, filled.embedder, forced=plan)
+        found[plan] = await arms.vector(job)
+        served = found[plan].plan
+        assert served is not None
+        assert served.vector == plan
     assert len(found["exact"].scores) == len(found["hnsw"].scores) == 100
     assert found["exact"].scores[0] == pytest.approx(found["hnsw"].scores[0])
 

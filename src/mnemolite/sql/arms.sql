@@ -18,7 +18,7 @@ FROM (
     FROM {table} v {join}
     WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
       AND {where}
-    ORDER BY v.embedding::halfvec({dimension}) <=> %(vector)s::halfvec({dimension})
+    ORDER BY (v.embedding - {centre}::vector)::halfvec({dimension}) <#> %(vector)s::halfvec({dimension})
     LIMIT %(passages)s) AS near
 GROUP BY near.id, near.timestamp
 ORDER BY distance, near.id
@@ -37,8 +37,9 @@ WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp <
   AND {where}
 
 -- name: index_state
-SELECT t.reltuples::bigint AS table_rows, e.relpages AS event_pages
+SELECT t.reltuples::bigint AS table_rows, e.relpages AS event_pages, s.centre::text AS centre
 FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class e ON e.oid = 'events'::regclass
+JOIN embedding_spaces s ON s.id = %(space)s
 WHERE i.indexrelid = to_regclass(%(index)s) AND i.indisvalid
 
 -- name: text

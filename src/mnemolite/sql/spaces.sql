@@ -135,7 +135,17 @@ SELECT count(*) AS rows FROM {table}
 -- name: drop_hnsw
 DROP INDEX CONCURRENTLY IF EXISTS {index}
 
+-- name: centre
+UPDATE embedding_spaces SET centre = coalesce(
+    centre,
+    (SELECT avg(v.embedding)
+     FROM {table} v TABLESAMPLE SYSTEM (least(100, 100.0 * %(sample)s / greatest(%(rows)s, 1)))
+         REPEATABLE (0)),
+    %(origin)s::vector)
+WHERE id = %(space)s
+RETURNING centre::text AS centre
+
 -- name: create_hnsw
 CREATE INDEX CONCURRENTLY {index} ON {table}
-USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)
-WITH (m = 16, ef_construction = 64)
+USING hnsw (((embedding - {centre}::vector)::halfvec({dimension})) halfvec_ip_ops)
+WITH (m = 16, ef_construction = 128)
