@@ -201,8 +201,9 @@ def test_an_evaluation_measures_confidence(mnemolite: Run, tmp_path: Path) -> No
     ]
     nobody = {"text": "Who planted the printer?", "scope": "a", "answerable": False}
     for name, lines in (("corpus", corpus), ("queries", [*questions, nobody])):
-        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    evaluate = ("eval", "corpus", "queries", "--confidence", "--data-dir", str(tmp_path / "data"))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = ("corpus.jsonl", "queries.jsonl")
+    evaluate = ("eval", *files, "--confidence", "--data-dir", str(tmp_path / "data"))
     measured = json.loads(mnemolite(*evaluate, "--json").stdout)["confidence"]
     assert {name: row["questions"] for name, row in measured.items()} == {
         "answerable": 2,
