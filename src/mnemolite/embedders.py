@@ -19,7 +19,7 @@ from mnemolite.database import Connection, Database
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import DatabaseError, EmbeddingError, MnemoliteError, SettingsError
 from mnemolite.models import JsonObject, Space
-from mnemolite.notifications import SPACES_CHANNEL
+from mnemolite.notifications import SPACES_CHANNEL, end
 from mnemolite.settings import EmbeddingSettings
 from mnemolite.spaces import SEARCHING_LOCK, SpaceStore, mismatch
 
@@ -157,8 +157,7 @@ class Embedders:
         try:
             yield
         finally:
-            watch.cancel()
-            await asyncio.wait([watch])
+            await end(watch)
             for served in self._held.values():
                 await self._close(served)
 

@@ -14,6 +14,7 @@ log = structlog.get_logger(__name__)
 PENDING_CHANNEL = "mnemolite_pending"
 SPACES_CHANNEL = "mnemolite_spaces"
 _RECONNECT_SECONDS = 1.0
+_CANCEL_AGAIN_SECONDS = 0.2
 
 
 class Notifier:
@@ -34,9 +35,7 @@ class Notifier:
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            # Not awaited itself: that could not tell its cancellation from our own.
-            await asyncio.wait([self._task])
+            await end(self._task)
         if self._wanted.is_set():
             await self._send()
 
@@ -57,6 +56,18 @@ class Notifier:
         except DatabaseError as error:
             # The workers poll as well; a lost hint costs a second, not an event.
             log.debug("notify_failed", error=str(error))
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task that takes connections from the pool, and wait until it has ended.
+
+    It is cancelled again until that is so: while a task waits for a connection, a cancellation in
+    the moment in which it gets one is lost (`asyncio.wait_for` before Python 3.12).
+    """
+    while not task.done():
+        task.cancel()
+        # Not awaited itself: that could not tell its cancellation from our own.
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def listen(database: Database, on_call: Callable[[], None]) -> None:

@@ -127,7 +127,8 @@ class Worker:
             if await self._work():
                 return
             await self._index_when_due()
-            await self._purge_when_due()
+            if self._space is None:
+                await self._purge_when_due()
         except MnemoliteError as error:
             log.warning("worker_fault", code=error.code, error=str(error))
             await self._pause(_FAULT_PAUSE_SECONDS)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from mnemolite.database import Database
-from mnemolite.notifications import PENDING_CHANNEL, Notifier, listen
+from mnemolite.notifications import PENDING_CHANNEL, Notifier, end, listen
 from mnemolite.settings import Settings
 
 
@@ -117,3 +117,22 @@ async def test_a_call_that_cannot_be_sent_breaks_nothing(
         async with closed:
             notifier.notify()
             await calls.after(1)
+
+
+async def test_a_task_that_waits_for_connections_can_be_ended(dsn: str, settings: Settings) -> None:
+    small = settings.database.model_copy(update={"pool_size": 2})
+    async with Database(dsn, small) as database:
+
+        async def ask() -> None:
+            while True:
+                async with database.connection() as connection:
+                    await connection.execute("SELECT pg_sleep(0.002)")
+
+        others = [asyncio.create_task(ask()) for _ in range(4)]
+        for turn in range(60):
+            task = asyncio.create_task(ask())
+            await asyncio.sleep(turn / 3000)
+            await end(task)
+            assert task.cancelled()
+        for other in others:
+            await end(other)
