@@ -14,7 +14,7 @@ from psycopg import sql
 
 from mnemolite.database import EARLIEST, LATEST, Connection, Database
 from mnemolite.embeddings.batching import BatchingEmbedder
-from mnemolite.errors import InvalidVectorError, ModelUnavailableError
+from mnemolite.errors import InvalidVectorError, MnemoliteError, ModelUnavailableError
 from mnemolite.filters import parse
 from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
@@ -43,6 +43,7 @@ _EF_SEARCH = 200
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
 Key = tuple[str, str]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,29 @@ class ArmResult:
     scores: Sequence[float] = ()
     plan: Plan | None = None
     vector: NDArray[np.float32] | None = None
+    around: Sequence[Row] = ()  # the pool of what it found
+
+
+class QueryVector:
+    """The vector of a search's question, made once, for whoever asks first."""
+
+    def __init__(self) -> None:
+        self._made: asyncio.Task[NDArray[np.float32]] | None = None
+
+    async def of(self, job: "SearchJob") -> NDArray[np.float32]:
+        """The client's vector if it fits the space, else the model's."""
+        if self._made is None:
+            self._made = asyncio.create_task(_query_vector(job))
+            # A fault is heard by whoever waits; nobody does when the search is cancelled.
+            self._made.add_done_callback(lambda made: made.cancelled() or made.exception())
+        return await asyncio.shield(self._made)
+
+    async def unless_failed(self, job: "SearchJob") -> NDArray[np.float32] | None:
+        """The same, or None where it cannot be had; the vector arm tells why."""
+        try:
+            return await self.of(job)
+        except MnemoliteError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +92,7 @@ class SearchJob:
     watch: Stopwatch = field(default_factory=Stopwatch)
     # By which plan vectors are searched, whatever it costs; None: by the number of matching rows.
     forced: Literal["exact", "hnsw"] | None = None
+    vector: "QueryVector" = field(default_factory=lambda: QueryVector())
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -116,9 +141,7 @@ class Arms:
         space = job.space
         if space is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        vector, (plan, centre) = await asyncio.gather(
-            _query_vector(job, space), self._plan(job, space)
-        )
+        vector, (plan, centre) = await asyncio.gather(job.vector.of(job), self._plan(job, space))
         statement = _queries[f"vector_{plan.vector}"].format(
             table=sql.Identifier(space.table),
             dimension=sql.Literal(space.dimension),
@@ -133,7 +156,7 @@ class Arms:
 
     async def _nearest(
         self, statement: sql.Composed, parameters: dict[str, Any], *, plan: Plan
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         """The nearest events; more passages are read where few events have all the nearest."""
         depth: int = parameters["depth"]
         passages = depth * _PASSAGES_PER_EVENT if plan.vector == "exact" else _EF_SEARCH
@@ -197,9 +220,9 @@ class Arms:
         return ArmResult(keys, [row["score"] for row in rows])
 
 
-async def _query_vector(job: SearchJob, space: Space) -> NDArray[np.float32]:
-    if job.query.vector is not None:
-        return _checked_vector(job.query.vector, space)
+async def _query_vector(job: SearchJob) -> NDArray[np.float32]:
+    if job.query.vector is not None and job.space is not None:
+        return _checked_vector(job.query.vector, job.space)
     if job.embedder is None:
         raise ModelUnavailableError("This process runs without a model.")
     with job.watch.part("embedding"):

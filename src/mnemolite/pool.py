@@ -1,18 +1,86 @@
-"""The pool: rows of the database as the arrays that ranking and boosts work on."""
+"""The pool: what the arms found and what is around it, read, and as the arrays of the ranking."""
 
 import re
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pgvector import Vector
+from psycopg import sql
 
+from mnemolite.arms import Key, Row, SearchJob
 from mnemolite.boosts import Facts
+from mnemolite.database import Database
+from mnemolite.models import Space
 from mnemolite.ranking import Floats, Pool, chain_neighbours
+from mnemolite.sql import load
 
-Row = dict[str, Any]
+_queries = load("pool")
 
 _WORD = re.compile(r"\w{2,}")
+
+
+class PoolReader:
+    """Reads candidates and their session neighbours as both arms would know them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def around(self, job: SearchJob, found: Sequence[Key]) -> list[Row]:
+        """What was found and those just before and after it, each with all that ranking wants."""
+        if not found:
+            return []
+        uses_vectors = job.query.mode != "text" and job.space is not None
+        vector = await job.vector.unless_failed(job) if uses_vectors else None
+        frequencies = [
+            _queries["frequency"].format(term=sql.Literal(term.tsquery))
+            for term in job.question.terms
+        ]
+        statement = _queries["pool"].format(
+            passes=_queries["passes"].format(where=job.conditions()),
+            frequencies=sql.SQL(", ").join(frequencies),
+            importance=_queries["importance" if job.query.importance else "no_importance"],
+            distance=measure("distance", space=job.space, vector=vector),
+        )
+        parameters = job.parameters | columns(found) | as_parameter(vector)
+        async with self._database.connection() as connection:
+            return await (await connection.execute(statement, parameters)).fetchall()
+
+
+def merged(pools: Iterable[Sequence[Row]]) -> list[Row]:
+    """The rows of several pools, each once; what was found itself also knows its neighbours."""
+    rows: dict[str, Row] = {}
+    for row in chain.from_iterable(pools):
+        if row["id"] not in rows or row["before"] or row["after"]:
+            rows[row["id"]] = row
+    return list(rows.values())
+
+
+def measure(
+    what: Literal["distance", "passage"],
+    *,
+    space: Space | None,
+    vector: NDArray[np.float32] | None,
+) -> sql.Composable:
+    """The expression that looks at an event's vectors; NULL where there are none."""
+    if vector is None or space is None:
+        return _queries[f"no_{what}"]
+    return _queries[what].format(table=sql.Identifier(space.table))
+
+
+def as_parameter(vector: NDArray[np.float32] | None) -> dict[str, object]:
+    """The parameter of ``measure``."""
+    return {} if vector is None else {"vector": Vector(vector)}
+
+
+def columns(keys: Sequence[Key]) -> dict[str, object]:
+    """Two arrays as PostgreSQL reads them; psycopg would take milliseconds to write them."""
+    return {
+        "ids": "{" + ",".join(name for name, _ in keys) + "}",
+        "timestamps": "{" + ",".join(f'"{timestamp}"' for _, timestamp in keys) + "}",
+    }
 
 
 def as_pool(
@@ -23,11 +91,11 @@ def as_pool(
     ``nearest`` has the ids that the vector arm found by itself.
     """
     numbers: dict[str, int] = {row["id"]: number for number, row in enumerate(rows)}
-    chain: list[tuple[int, int]] = []
+    links: list[tuple[int, int]] = []
     for row in rows:
         ids = [*reversed(row["before"] or []), row["id"], *(row["after"] or [])]
         places = [numbers.setdefault(name, len(numbers)) for name in ids]
-        chain += pairwise(places)
+        links += pairwise(places)
     asked = _name_parts(q)
     speakers = {row["speaker"] for row in rows if row["speaker"]}
     named = {speaker for speaker in speakers if not asked.isdisjoint(_name_parts(speaker))}
@@ -39,7 +107,7 @@ def as_pool(
         cosines=1.0 - np.array(distances, dtype=np.float64),
         nearest=np.array([row["id"] in nearest for row in rows], dtype=bool),
         named=np.array([row["speaker"] in named for row in rows], dtype=bool),
-        nearby=chain_neighbours(chain, len(rows)),
+        nearby=chain_neighbours(links, len(rows)),
         boosts=boosts,
     )
 

@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pgvector import Vector
 from psycopg import sql
 
-from mnemolite.arms import ArmResult, Arms, Key, SearchJob
+from mnemolite.arms import ArmResult, Arms, Row, SearchJob
 from mnemolite.boosts import boosts, narrowed
 from mnemolite.database import Connection, Database
 from mnemolite.diversity import diversify, vector_likeness, word_likeness
@@ -33,7 +32,7 @@ from mnemolite.models import (
 )
 from mnemolite.moments import Moment, names_moments, read_moments
 from mnemolite.neighbours import Neighbourhood
-from mnemolite.pool import as_facts, as_pool
+from mnemolite.pool import PoolReader, as_facts, as_parameter, as_pool, columns, measure, merged
 from mnemolite.ranking import Floats, Pool, Ranking, Weights, confidence, rank
 from mnemolite.reranking.stage import RerankStage, Speakers
 from mnemolite.sql import load
@@ -43,8 +42,6 @@ _queries = load("search")
 
 # How many of the best rows are compared with each other where diversity is asked for.
 _DIVERSE_DEPTH = 50
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +71,7 @@ class Search:
         self._lexicon = lexicon
         self._reranking = reranking
         self._arms = Arms(database)
+        self._pool = PoolReader(database)
         self._neighbourhood = Neighbourhood(database)
 
     async def run(
@@ -126,22 +124,29 @@ class Search:
     def _start(self, job: SearchJob) -> dict[Arm, Coroutine[Any, Any, ArmResult]]:
         arms: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}
         if job.query.mode != "text":
-            arms["vector"] = _timed(self._arms.vector(job), "vector", watch=job.watch)
+            arms["vector"] = self._arm(job, "vector", finding=self._arms.vector(job))
         if job.query.mode != "vector" and job.query.q.strip():
-            arms["text"] = _timed(self._arms.text(job), "text", watch=job.watch)
+            arms["text"] = self._arm(job, "text", finding=self._arms.text(job))
         return arms
 
+    async def _arm(
+        self, job: SearchJob, arm: Arm, *, finding: Coroutine[Any, Any, ArmResult]
+    ) -> ArmResult:
+        """What an arm finds, and at once what is around it: the slower arm may still be at it."""
+        with job.watch.part(arm):
+            found = await finding
+        with job.watch.part("pool"):
+            return replace(found, around=await self._pool.around(job, found.keys))
+
     async def _rank(self, job: SearchJob, arms: Mapping[Arm, ArmResult]) -> _Found:
-        found = list(dict.fromkeys(key for arm in arms.values() for key in arm.keys))
-        if not found:
+        rows = merged(arm.around for arm in arms.values())
+        if not rows:
             return _Found([], {}, 0.0 if "vector" in arms and not job.question.pending else None)
+        with job.watch.part("ranking"):
+            pool = _pool_of(job, rows, arms=arms)
+            ranking = _ranking(job, pool, arms=arms)
+            best = _best(job.query, rows, ranking=ranking)
         async with self._database.connection() as connection:
-            with job.watch.part("pool"):
-                rows = await self._pool(connection, job, arms=arms, found=found)
-            with job.watch.part("ranking"):
-                pool = _pool_of(job, rows, arms=arms)
-                ranking = _ranking(job, pool, arms=arms)
-                best = _best(job.query, rows, ranking=ranking)
             if job.query.diversity:
                 with job.watch.part("diversity"):
                     chosen = [rows[place] for place in best]
@@ -156,29 +161,6 @@ class Search:
         speakers = {row["id"]: row["speaker"] for row in rows}
         return _Found(hits, speakers, confidence(ranking.evidence[passing]))
 
-    async def _pool(
-        self,
-        connection: Connection,
-        job: SearchJob,
-        *,
-        arms: Mapping[Arm, ArmResult],
-        found: Sequence[Key],
-    ) -> list[Row]:
-        """The candidates and those just before and after them, as both arms know them exactly."""
-        frequencies = [
-            _queries["frequency"].format(term=sql.Literal(term.tsquery))
-            for term in job.question.terms
-        ]
-        distance, vector = self._measure(job, arms, of="distance")
-        statement = _queries["pool"].format(
-            passes=_queries["passes"].format(where=job.conditions()),
-            frequencies=sql.SQL(", ").join(frequencies),
-            importance=_queries["importance" if job.query.importance else "no_importance"],
-            distance=distance,
-        )
-        parameters = job.parameters | _columns(found) | vector
-        return await (await connection.execute(statement, parameters)).fetchall()
-
     async def _events(
         self,
         connection: Connection,
@@ -188,10 +170,13 @@ class Search:
         rows: Sequence[Row],
     ) -> dict[str, Row]:
         """The events of the best rows, by id as text."""
-        passage, vector = self._measure(job, arms, of="passage")
-        statement = _queries["hits"].format(passage=passage)
+        vector = arms["vector"].vector if "vector" in arms else None
+        statement = _queries["hits"].format(
+            passage=measure("passage", space=job.space, vector=vector)
+        )
         keys = [(row["id"], row["timestamp"]) for row in rows]
-        cursor = await connection.execute(statement, job.parameters | _columns(keys) | vector)
+        parameters = job.parameters | columns(keys) | as_parameter(vector)
+        cursor = await connection.execute(statement, parameters)
         return {str(event["id"]): event async for event in cursor}
 
     async def _alike(
@@ -209,7 +194,7 @@ class Search:
             likeness=_queries["first_vector" if by_vectors else "lexemes"].format(table=table)
         )
         keys = [(row["id"], row["timestamp"]) for row in rows]
-        cursor = await connection.execute(statement, job.parameters | _columns(keys))
+        cursor = await connection.execute(statement, job.parameters | columns(keys))
         found = {row["id"]: row async for row in cursor}
         known = [found.get(name, {}) for name, _ in keys]
         digests = np.array([row.get("digest", "") for row in known])
@@ -220,23 +205,6 @@ class Search:
         else:
             likeness = word_likeness([frozenset(one or ()) for one in seen])
         return likeness, digests[:, None] == digests[None, :]
-
-    def _measure(
-        self, job: SearchJob, arms: Mapping[Arm, ArmResult], *, of: str
-    ) -> tuple[sql.Composable, dict[str, object]]:
-        """The expression that looks at an event's vectors, and its parameter; or NULL."""
-        vector = arms["vector"].vector if "vector" in arms else None
-        if vector is None or job.space is None:
-            return _queries[f"no_{of}"], {}
-        table = sql.Identifier(job.space.table)
-        return _queries[of].format(table=table), {"vector": Vector(vector)}
-
-
-async def _timed(
-    running: Coroutine[Any, Any, ArmResult], name: str, *, watch: Stopwatch
-) -> ArmResult:
-    with watch.part(name):
-        return await running
 
 
 async def _settle(
@@ -378,11 +346,3 @@ def _similarity(distance: float) -> float:
 
 def _ranks(result: ArmResult) -> dict[str, int]:
     return {name: number for number, (name, _) in enumerate(result.keys, start=1)}
-
-
-def _columns(keys: Sequence[Key]) -> dict[str, object]:
-    """Two arrays as PostgreSQL reads them; psycopg would take milliseconds to write them."""
-    return {
-        "ids": "{" + ",".join(name for name, _ in keys) + "}",
-        "timestamps": "{" + ",".join(f'"{timestamp}"' for _, timestamp in keys) + "}",
-    }

@@ -166,10 +166,14 @@ class Succession:
 
     async def nearest(self, space: Space, key: JsonObject, *, limit: int) -> list[UUID]:
         """The events nearest to an event by its own vector, itself among them."""
-        statement = _queries["nearest"].format(
-            table=sql.Identifier(space.table), dimension=sql.Literal(space.dimension)
-        )
+        origin = {"space": space.id, "origin": str([0.0] * space.dimension)}
         async with self._database.own_connection() as connection:
+            centre = await (await connection.execute(_queries["centre"], origin)).fetchone()
+            statement = _queries["nearest"].format(
+                table=sql.Identifier(space.table),
+                dimension=sql.Literal(space.dimension),
+                centre=sql.Literal(centre["centre"] if centre else None),
+            )
             cursor = await connection.execute(statement, {**key, "limit": limit})
             return [row["event_id"] async for row in cursor]
 

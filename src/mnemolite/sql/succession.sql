@@ -119,11 +119,15 @@ SELECT event_id, timestamp, namespace FROM (
 WHERE EXISTS (SELECT FROM {table} v WHERE (v.event_id, v.timestamp, v.namespace, v.passage)
     = (chosen.event_id, chosen.timestamp, chosen.namespace, 0))
 
+-- name: centre
+SELECT coalesce(centre, %(origin)s::vector)::text AS centre FROM embedding_spaces
+WHERE id = %(space)s
+
 -- name: nearest
 SELECT near.event_id FROM (
     SELECT v.event_id FROM {table} v
     WHERE v.namespace = %(namespace)s
-    ORDER BY v.embedding::halfvec({dimension}) <=> (
+    ORDER BY (v.embedding - {centre}::vector)::halfvec({dimension}) <#> (
         SELECT s.embedding::halfvec({dimension}) FROM {table} s
         WHERE (s.event_id, s.timestamp, s.namespace, s.passage)
             = (%(event_id)s, %(timestamp)s, %(namespace)s, 0))
