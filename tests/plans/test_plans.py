@@ -6,15 +6,17 @@ connection that ran it, those inside triggers included.
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import Diagnostic
 
+from mnemolite.arms import Arms, SearchJob
+from mnemolite.database import Connection
 from mnemolite.memory import Memory
 from mnemolite.models import EventQuery, NewEvent, SearchQuery
 from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
@@ -116,15 +118,27 @@ class Plans:
         return {table for kind, table, _ in self.scans if kind == "Seq Scan"}
 
 
+@asynccontextmanager
+async def all_connections(memory: Memory) -> AsyncIterator[list[Connection]]:
+    """Every connection that the memory can use."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(memory.database.connection())
+            for _ in range(memory.settings.database.pool_size)
+        ]
+
+
+async def everywhere(memory: Memory, statement: LiteralString) -> None:
+    async with all_connections(memory) as connections:
+        for connection in connections:
+            await connection.execute(statement)
+
+
 @pytest.fixture
 async def plans(filled: Memory) -> AsyncIterator[Plans]:
     """The plans of everything that the test makes the memory do."""
     heard = Plans()
-    async with AsyncExitStack() as stack:
-        taken = [
-            await stack.enter_async_context(filled.database.connection())
-            for _ in range(filled.settings.database.pool_size)
-        ]
+    async with all_connections(filled) as taken:
         for connection in taken:
             connection.add_notice_handler(heard.read)
     yield heard
@@ -269,6 +283,23 @@ async def test_passages_beside_the_best_are_found_by_their_event(
     assert (await filled.search(query)).data[0].neighbours
     assert plans.used(f"{filled.space.table}_pkey")
     assert not plans.whole_tables() & LARGE
+
+
+async def test_the_nearest_vectors_are_found_by_the_index(filled: Memory, plans: Plans) -> None:
+    space = filled.space
+    await filled.spaces.build_index(space)
+    try:
+        # So few rows are sorted faster; whether the index fits the statement shows all the same.
+        await everywhere(filled, "SET enable_sort = off")
+        question = await filled.lexicon.question("n3", "needle1500", space=space.id)
+        query = SearchQuery(q="needle1500", namespace="n3", mode="vector")
+        job = SearchJob(query, question, space, filled.embedder, forced="hnsw")
+        plans.scans.clear()
+        assert (await Arms(filled.database).vector(job)).keys
+        assert plans.used(space.hnsw_index)
+    finally:
+        await everywhere(filled, "RESET enable_sort")
+        await filled.spaces.drop_index(space)
 
 
 async def test_the_history_is_purged_by_its_key(filled: Memory, plans: Plans) -> None:
