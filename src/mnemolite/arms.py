@@ -39,7 +39,7 @@ _EXACT_ROWS = 20_000
 _EXACT_ROWS_PER_ROOT = 100
 # Pages of the events looked at to estimate how many rows pass: some thousands of events, 1 to 3 ms.
 _SAMPLED_PAGES = 300
-_EF_SEARCH = 200
+_EF_SEARCH = 400
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
 Key = tuple[str, str]

@@ -93,6 +93,8 @@ def as_pool(
     numbers: dict[str, int] = {row["id"]: number for number, row in enumerate(rows)}
     links: list[tuple[int, int]] = []
     for row in rows:
+        if not row["before"] and not row["after"]:
+            continue
         ids = [*reversed(row["before"] or []), row["id"], *(row["after"] or [])]
         places = [numbers.setdefault(name, len(numbers)) for name in ids]
         links += pairwise(places)

@@ -232,17 +232,22 @@ def chain_neighbours(
     links: Sequence[tuple[int, int]], members: int, *, reach: int = len(WORD_SPREAD)
 ) -> Ints:
     """``nearby`` of a pool from links (row, next row); rows >= ``members`` only connect others."""
-    after: Mapping[int, int] = dict(links)
-    before = {following: row for row, following in links}
-    nearby = np.full((members, 2 * reach), _ABSENT, dtype=np.int64)
-    for row in range(members):
-        for direction, place in ((before, -1), (after, 1)):
-            at: int | None = row
-            for step in range(1, reach + 1):
-                at = direction.get(at) if at is not None else None
-                if at is not None and at < members:
-                    nearby[row, reach - step if place < 0 else reach + step - 1] = at
-    return nearby
+    rows, next_rows = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    nobody = max(members, int(rows.max(initial=0)) + 1, int(next_rows.max(initial=0)) + 1)
+    before = _walk(next_rows, rows, nobody=nobody, steps=reach)
+    after = _walk(rows, next_rows, nobody=nobody, steps=reach)
+    places = np.stack([*reversed(before), *after], axis=1)[:members]
+    return np.where(places < members, places, _ABSENT)
+
+
+def _walk(rows: Ints, following: Ints, *, nobody: int, steps: int) -> list[Ints]:
+    """Where each row, followed step by step, leads; ``nobody`` follows the last."""
+    after = np.full(nobody + 1, nobody, dtype=np.int64)
+    after[rows] = following
+    reached = [after]
+    for _ in range(steps - 1):
+        reached.append(after[reached[-1]])
+    return reached
 
 
 def _steps(weights: Sequence[float], nearby: Ints) -> list[tuple[float, Ints, Ints]]:

@@ -81,7 +81,7 @@ def _sized() -> dict[str, str]:
     """Sizes for a machine of 2 to 8 GB that also runs MnemoLite and its model."""
     room, cores = memory() // MIB, processors()
     sizes = {
-        "shared_buffers": _clamp(room // 8, low=64, high=2048),
+        "shared_buffers": _clamp(room // 6, low=64, high=8192),
         "effective_cache_size": _clamp(room // 2, low=256, high=65536),
         # An HNSW index is built many times faster when its graph fits.
         "maintenance_work_mem": _clamp(room // 8, low=64, high=2048),

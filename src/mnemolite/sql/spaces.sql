@@ -148,4 +148,4 @@ RETURNING centre::text AS centre
 -- name: create_hnsw
 CREATE INDEX CONCURRENTLY {index} ON {table}
 USING hnsw (((embedding - {centre}::vector)::halfvec({dimension})) halfvec_ip_ops)
-WITH (m = 16, ef_construction = 128)
+WITH (m = 24, ef_construction = 200)
