@@ -27,8 +27,11 @@ ORDER BY distance, near.id
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (v.event_id, v.timestamp, v.namespace)
 
 -- name: tune_hnsw
+-- Sorting is discouraged, or the planner would sort all matching rows instead of reading the index:
+-- it takes any filter on metadata for one that few rows pass.
 SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
-    set_config('hnsw.iterative_scan', 'strict_order', true)
+    set_config('hnsw.iterative_scan', 'strict_order', true),
+    set_config('enable_sort', 'off', true)
 
 -- name: estimate
 SELECT count(*) AS rows
