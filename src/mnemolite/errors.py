@@ -151,6 +151,20 @@ class EventConflictError(MnemoliteError):
     status = 409
 
 
+class IdempotencyConflictError(MnemoliteError):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_conflict"
+    status = 409
+
+
+class IdempotencyGoneError(MnemoliteError):
+    """An event that was stored under the idempotency key has been deleted since."""
+
+    code = "idempotency_gone"
+    status = 410
+
+
 # --- The database -------------------------------------------------------------------------------
 
 

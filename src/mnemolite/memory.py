@@ -1,7 +1,6 @@
 """Memory: what REST, the command line and Python users all call; a switchboard over the stores."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -21,8 +20,10 @@ from mnemolite.errors import (
     MnemoliteError,
     ModelUnavailableError,
 )
-from mnemolite.events import EventStore
+from mnemolite.events import EventStore, Stored
 from mnemolite.history import SearchHistory, compare
+from mnemolite.idempotency import Form, IdempotencyKeys, KeyedRequest
+from mnemolite.ingestion import Ingestion
 from mnemolite.lexicon import Lexicon
 from mnemolite.models import (
     Check,
@@ -57,8 +58,6 @@ log = structlog.get_logger(__name__)
 
 Role = Literal["search", "work", "build"]
 
-_WAIT_POLL_SECONDS = 0.02
-
 
 class Memory:
     """A long-term memory: open it with ``Memory.open``, then add, search and delete events."""
@@ -74,10 +73,16 @@ class Memory:
     ) -> None:
         self.settings = settings
         self.database = database
-        self.events = EventStore(database, settings.search.default_language)
+        self.keys = IdempotencyKeys(database, hours=settings.idempotency.hours)
+        self.events = EventStore(
+            database, self.keys, default_language=settings.search.default_language
+        )
         self.spaces = SpaceStore(database)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
+        self._ingestion = Ingestion(
+            self.events, self.spaces, embedders=self.embedders, notifier=notifier
+        )
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
         self._search = Search(database, self.lexicon, reranking=self._reranking)
@@ -133,35 +138,57 @@ class Memory:
 
     # --- Events ---------------------------------------------------------------------------------
 
-    async def add(self, event: NewEvent | str, *, wait_seconds: float = 0) -> Event:
-        """Store one event; it is durable when this returns. See ``add_many`` for waiting."""
+    async def add(
+        self,
+        event: NewEvent | str,
+        *,
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
+    ) -> Event:
+        """Store one event; it is durable when this returns. See ``store`` for the options."""
         new = NewEvent(content={"text": event}) if isinstance(event, str) else event
-        events, _ = await self.add_many([new], wait_seconds=wait_seconds)
-        return events[0]
+        stored = await self.store(
+            [new], form="event", wait_seconds=wait_seconds, idempotency_key=idempotency_key
+        )
+        return stored.events[0]
 
     async def add_many(
-        self, events: Sequence[NewEvent], *, wait_seconds: float = 0
+        self,
+        events: Sequence[NewEvent],
+        *,
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
     ) -> tuple[list[Event], int]:
-        """Store all events or none; returns them and how many are new.
+        """Store all events or none; returns them and how many are new. Options as ``store``'s."""
+        stored = await self.store(
+            events, wait_seconds=wait_seconds, idempotency_key=idempotency_key
+        )
+        return stored.events, stored.created
+
+    async def store(
+        self,
+        events: Sequence[NewEvent],
+        *,
+        form: Form = "batch",
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Store all events or none.
 
         ``wait_seconds`` is how long to wait for their embeddings; what is not embedded by then
-        comes back as pending.
+        comes back as pending. A second call with the same events and ``idempotency_key`` stores
+        nothing and returns what the first one did; ``form`` is part of what must be the same.
+        Raises IdempotencyConflictError for a key of another request, IdempotencyGoneError when an
+        event of the first one was deleted since.
         """
-        added = await self.events.add(events)
-        self._notifier.notify()
-        created = sum(item.created for item in added)
-        metrics.ADDED_EVENTS.inc(created)
-        stored = [item.event for item in added]
-        if wait_seconds and await self._wait_embedded(stored, wait_seconds):
-            stored = [event.model_copy(update={"pending": False}) for event in stored]
-        return stored, created
+        request = None
+        if idempotency_key is not None:
+            request = KeyedRequest.of(idempotency_key, events, form=form)
+        return await self._ingestion.store(events, request=request, wait_seconds=wait_seconds)
 
     async def count_added(self, events: Sequence[NewEvent]) -> int:
         """``add_many`` for imports: stores all or none, and tells only how many are new."""
-        created = await self.events.count_added(events)
-        self._notifier.notify()
-        metrics.ADDED_EVENTS.inc(created)
-        return created
+        return await self._ingestion.count(events)
 
     async def get(self, event_id: UUID) -> Event:
         """The event of that id. Raises EventNotFoundError."""
@@ -257,6 +284,10 @@ class Memory:
             pass
         await self.events.analyze()
 
+    async def purge(self) -> int:
+        """Forget some of the searches and idempotency keys whose time is over; how many."""
+        return await self.history.purge() + await self.keys.purge()
+
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
         counts = await self.events.counts()
@@ -322,16 +353,6 @@ class Memory:
             field="space",
             remedy="GET /v1/spaces lists them; the active one is searched.",
         )
-
-    async def _wait_embedded(self, events: Sequence[Event], seconds: float) -> bool:
-        """Wait until the queue holds none of the events; False when the time is up before."""
-        ids = [event.id for event in events]
-        deadline = time.monotonic() + seconds
-        while await self.spaces.pending_of_ids(self.space, ids):
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(_WAIT_POLL_SECONDS)
-        return True
 
     async def _use_space(self, role: Role = "search") -> None:
         """Settle which space this process works in."""
