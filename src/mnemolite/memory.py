@@ -45,9 +45,16 @@ from mnemolite.models import (
     Stats,
 )
 from mnemolite.notifications import Notifier
+from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import keep_running, load_model, load_reranker, open_database
+from mnemolite.resources import (
+    keep_running,
+    load_model,
+    load_reranker,
+    open_database,
+    open_replica,
+)
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -70,6 +77,7 @@ class Memory:
         notifier: Notifier,
         embedder: BatchingEmbedder | None,
         reranker: Reranker | None = None,
+        replica: Replica | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -85,7 +93,9 @@ class Memory:
         )
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
-        self._search = Search(database, self.lexicon, reranking=self._reranking)
+        self._replica = replica
+        own = Search(database, self.lexicon, reranking=self._reranking)
+        self._search = searching(own, replica=replica, reranking=self._reranking)
         self.history = SearchHistory(
             database,
             days=settings.search.history_days,
@@ -126,8 +136,14 @@ class Memory:
             reranker = await judge if judge else None
             if reranker is not None:
                 stack.push_async_callback(reranker.close)
+            replica = await open_replica(settings, database, stack=stack)
             memory = cls(
-                settings, database, notifier=notifier, embedder=embedder, reranker=reranker
+                settings,
+                database,
+                notifier=notifier,
+                embedder=embedder,
+                reranker=reranker,
+                replica=replica,
             )
             await memory._use_space(role)
             if embedder is not None:
@@ -310,6 +326,8 @@ class Memory:
         checks = {"model": self._check_model(), "database": await self._check_database()}
         if (reranker := self._reranking.check()) is not None:
             checks["reranker"] = reranker
+        if self._replica is not None:
+            checks["replica"] = self._replica.check()
         served = self.embedders.current
         if served and served.embedder and (fault := served.embedder.cache_fault()):
             checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it

@@ -13,6 +13,7 @@ from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
 from mnemolite.errors import DatabaseError, DatabaseUnavailableError, LocalPostgresError
 from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
 from mnemolite.migrations import upgrade
+from mnemolite.replica import Replica
 from mnemolite.reranking import Reranker, create_reranker
 from mnemolite.settings import Settings
 
@@ -62,6 +63,19 @@ async def open_database(
         dsn = local.dsn()
     await asyncio.to_thread(upgrade, dsn)
     return dsn, local
+
+
+async def open_replica(
+    settings: Settings, primary: Database, *, stack: AsyncExitStack
+) -> Replica | None:
+    """The read replica of the settings, if they name one; it may be away."""
+    if settings.replica.url is None:
+        return None
+    database = Database(settings.replica.url, settings.database, required=False)
+    await stack.enter_async_context(database)
+    replica = Replica(primary, database, max_lag_seconds=settings.replica.max_lag_seconds)
+    await stack.enter_async_context(replica.watching())
+    return replica
 
 
 async def keep_running(local: LocalPostgres, database: Database) -> None:

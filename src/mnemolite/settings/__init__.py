@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from mnemolite.errors import SettingsError
-from mnemolite.settings.database import IdempotencySettings
+from mnemolite.settings.database import IdempotencySettings, ReplicaSettings
 from mnemolite.settings.embeddings import BatchSettings, RedisSettings, RemoteSettings
 from mnemolite.settings.groups import (
     Group,
@@ -265,6 +265,7 @@ class Settings(BaseModel):
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
+    replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -294,6 +295,7 @@ _GROUPS: dict[str, Any] = {
     "search": SearchSettings,
     "reranker": RerankerSettings,
     "idempotency": IdempotencySettings,
+    "replica": ReplicaSettings,
 }
 
 
