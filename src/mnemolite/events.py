@@ -291,6 +291,16 @@ class _Row:
         content = _dump(event.content)
         return cls(kept or event.id or new_event_id(timestamp), timestamp, event, content)
 
+    def repeats(self, first: "_Row") -> bool:
+        """Whether it is the same event once more, by what counts for stored ones too."""
+        mine, other = self.event, first.event
+        return (
+            (mine.namespace, mine.session) == (other.namespace, other.session)
+            and (_given_timestamp(mine) or first.timestamp) == first.timestamp
+            and json.dumps(mine.content, sort_keys=True)
+            == json.dumps(other.content, sort_keys=True)
+        )
+
 
 def _answer_of(stored: Stored) -> Answer:
     events = stored.events
@@ -324,7 +334,7 @@ def _first_of_each_id(rows: Sequence[_Row], kept: dict[int, UUID]) -> list[_Row]
         if index in kept:
             continue
         first = fresh.setdefault(row.id, row)
-        if first is not row and first.content != row.content:
+        if first is not row and not row.repeats(first):
             raise _conflict(index, row.id, batch_size=len(rows))
     return list(fresh.values())
 

@@ -49,6 +49,7 @@ from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
 from mnemolite.resources import (
+    begin,
     keep_running,
     load_model,
     load_reranker,
@@ -123,12 +124,8 @@ class Memory:
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
-            model = asyncio.create_task(load_model(settings)) if with_model else None
-            if model is not None:
-                stack.callback(model.cancel)
-            judge = asyncio.create_task(load_reranker(settings)) if with_reranker else None
-            if judge is not None:
-                stack.callback(judge.cancel)
+            model = begin(load_model(settings), stack) if with_model else None
+            judge = begin(load_reranker(settings), stack) if with_reranker else None
             dsn, local = await open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
@@ -136,20 +133,19 @@ class Memory:
             reranker = await judge if judge else None
             if reranker is not None:
                 stack.push_async_callback(reranker.close)
-            replica = await open_replica(settings, database, stack=stack)
             memory = cls(
                 settings,
                 database,
                 notifier=notifier,
                 embedder=embedder,
                 reranker=reranker,
-                replica=replica,
+                replica=await open_replica(settings, database, stack=stack),
             )
             await memory._use_space(role)
             if embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
             if local is not None:
-                stack.callback(asyncio.create_task(keep_running(local, database)).cancel)
+                begin(keep_running(local, database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------

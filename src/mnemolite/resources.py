@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import structlog
 
@@ -20,6 +22,15 @@ from mnemolite.settings import Settings
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+def begin(work: Coroutine[Any, Any, T], stack: AsyncExitStack) -> asyncio.Task[T]:
+    """Let something run beside; it is cancelled when the stack unwinds."""
+    task = asyncio.create_task(work)
+    stack.callback(task.cancel)
+    return task
 
 
 async def load_model(settings: Settings) -> BatchingEmbedder:

@@ -72,6 +72,43 @@ async def test_one_id_for_two_contents_at_once_is_a_conflict(memory: Memory) -> 
     assert (await memory.events.counts())["events"] == 1
 
 
+async def test_one_id_at_two_times_at_once_is_a_conflict(memory: Memory, other: Memory) -> None:
+    """No key of the table forbids it: in partitions by time, the two rows would not even meet."""
+    event_id, stores = uuid4(), [memory.events, other.events]
+    times = [datetime(2024, 1 + n % 2, 1, tzinfo=UTC) for n in range(10)]
+    new = [event(id=event_id, timestamp=time) for time in times]
+    tries = [stores[n // 2 % 2].add([one]) for n, one in enumerate(new)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    assert [isinstance(answer, EventConflictError) for answer in answers].count(True) == 5
+    assert (await memory.events.counts())["events"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": {"text": "else"}},
+        {"namespace": "m"},
+        {"session": "s"},
+        {"timestamp": datetime(2024, 2, 1, tzinfo=UTC)},
+    ],
+)
+async def test_one_id_for_two_events_of_a_batch_is_a_conflict(
+    memory: Memory, change: dict[str, Any]
+) -> None:
+    first = event(id=uuid4(), timestamp=datetime(2024, 1, 1, tzinfo=UTC))
+    with pytest.raises(EventConflictError, match=r"events\[1\].id"):
+        await memory.add_many([first, first.model_copy(update=change)])
+    assert (await memory.events.counts())["events"] == 0
+
+
+async def test_one_event_twice_in_a_batch_is_one(memory: Memory) -> None:
+    first = NewEvent(content={"text": "x", "n": 1}, id=uuid4())
+    again = NewEvent(content={"n": 1, "text": "x"}, id=first.id)
+    stored, created = await memory.add_many([first, again])
+    assert created == 1
+    assert stored[0] == stored[1]
+
+
 async def test_batches_with_the_same_ids_in_other_orders_do_not_deadlock(
     memory: Memory, other: Memory
 ) -> None:
