@@ -72,6 +72,7 @@ class Replica:
         self._looked = asyncio.Event()
         self._heard_at = -_SILENT_SECONDS
         self._identity: object = None  # of the primary's cluster and database
+        self._primary_at = -_SILENT_SECONDS
         self._fault: str | None = None
         self.lag_seconds: float | None = None  # as of the last look; None: not known
 
@@ -131,6 +132,7 @@ class Replica:
 
     def _see_primary(self, row: Row) -> None:
         self._identity = row["identity"]
+        self._primary_at = time.monotonic()
         if isinstance(position := row["position"], int):
             self._positions.saw(time.monotonic(), position)
 
@@ -155,7 +157,8 @@ class Replica:
 
     def _lag(self, row: Row) -> float | None:
         position, last_change = row["position"], row["last_change"]
-        if not isinstance(position, int):  # some services' standbys do not tell
+        unseen = self._heard_at - self._primary_at > _SILENT_SECONDS
+        if unseen or not isinstance(position, int):  # some services' standbys do not tell
             return None
         age = self._positions.age(self._heard_at, position)
         if age is None and isinstance(last_change, float):

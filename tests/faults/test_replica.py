@@ -12,6 +12,7 @@ from mnemolite.app import create_app
 from mnemolite.arms import Arms, SearchJob
 from mnemolite.database import Database
 from mnemolite.lexicon import Lexicon
+from mnemolite.local_postgres import LocalPostgres
 from mnemolite.memory import Memory
 from mnemolite.models import ContextQuery, NewEvent, SearchQuery, SearchResult
 from mnemolite.settings import (
@@ -22,15 +23,20 @@ from mnemolite.settings import (
 )
 from mnemolite.settings.database import ReplicaSettings
 from mnemolite.worker import Worker
-from tests.faults.postgres import Proxy, Standby, own_server, standby_of
+from tests.faults.postgres import Proxy, Standby, kill_server, own_server, standby_of
 
 TEXTS = ("The ferry to Naxos leaves at seven.", "Ada likes tea.", "The tent is blue.")
 
 
 @pytest.fixture(scope="module")
-def primary_dsn() -> Iterator[str]:
+def primary() -> Iterator[LocalPostgres]:
     with own_server() as server:
-        yield server.dsn()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def primary_dsn(primary: LocalPostgres) -> str:
+    return primary.dsn()
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,10 @@ async def until(memory: Memory, reached: Callable[[SearchResult], bool]) -> Sear
 
 def used(result: SearchResult) -> bool:
     return result.meta.replica is not None and result.meta.replica.used
+
+
+def lag(result: SearchResult) -> float | None:
+    return result.meta.replica.lag_seconds if result.meta.replica else None
 
 
 def refused(result: SearchResult) -> bool:
@@ -118,18 +128,12 @@ async def test_a_replica_that_lags_says_how_far(
     standby.pause()
     try:
         added = await memory.add("The ferry to Paros leaves at nine.")
-        result = await until(
-            memory,
-            lambda r: used(r) and (r.meta.replica.lag_seconds or 0) > 0.6,  # type: ignore[union-attr]
-        )
+        result = await until(memory, lambda r: used(r) and (lag(r) or 0) > 0.6)
         assert added.id not in [hit.id for hit in result.data]
         assert "lag" in (await memory.health()).checks["replica"].detail
     finally:
         standby.resume()
-    result = await until(
-        memory,
-        lambda r: used(r) and r.meta.replica.lag_seconds == 0.0,  # type: ignore[union-attr]
-    )
+    result = await until(memory, lambda r: used(r) and lag(r) == 0.0)
     assert added.id in [hit.id for hit in result.data]
 
 
@@ -168,6 +172,20 @@ async def test_a_replica_that_dies_and_comes_back(memory: Memory, standby: Stand
         assert "mnemolite_replica_fallbacks_total" in (await client.get("/metrics")).text
     standby.start()
     await until(memory, used)
+
+
+async def test_searches_go_on_while_the_primary_is_away(
+    memory: Memory, primary: LocalPostgres
+) -> None:
+    await until(memory, used)
+    kill_server(primary.data_dir)
+    try:
+        result = await until(memory, lambda r: used(r) and lag(r) is None)
+        assert result.data
+        assert not (await memory.health()).checks["database"].ok
+    finally:
+        primary.ensure_running()
+    await until(memory, lambda r: used(r) and lag(r) == 0.0)
 
 
 async def test_a_replica_that_is_away_at_the_start(primary_dsn: str, memory: Memory) -> None:
