@@ -34,8 +34,8 @@ DECLARE
     -- As a value, so that the statement is planned for the table as it is today.
     gone uuid[] := ARRAY(SELECT id FROM deleted);
 BEGIN
-    UPDATE idempotency_keys SET digest = NULL, event_ids = '{}', pending = '{}'
-    WHERE event_ids && gone;
+    UPDATE idempotency_keys k SET digest = NULL, event_ids = '{}', pending = '{}'
+    FROM unnest(gone) AS id WHERE k.event_ids @> ARRAY[id];
     RETURN NULL;
 END $$;
 CREATE TRIGGER idempotency_keys_blank AFTER DELETE ON events
