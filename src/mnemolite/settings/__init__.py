@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from mnemolite.errors import SettingsError
+from mnemolite.settings.database import IdempotencySettings, ReplicaSettings
 from mnemolite.settings.embeddings import BatchSettings, RedisSettings, RemoteSettings
 from mnemolite.settings.groups import (
     Group,
@@ -263,6 +264,8 @@ class Settings(BaseModel):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
+    idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
+    replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -291,6 +294,8 @@ _GROUPS: dict[str, Any] = {
     "worker": WorkerSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
+    "idempotency": IdempotencySettings,
+    "replica": ReplicaSettings,
 }
 
 
