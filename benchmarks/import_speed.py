@@ -16,7 +16,7 @@ from statistics import median
 from mnemolite.embeddings import create_embedder
 from mnemolite.embeddings.templates import recall_text
 from mnemolite.evaluate import read_rows
-from mnemolite.import_export import LineMapping, import_lines, open_lines
+from mnemolite.import_export import LineMapping, import_events, open_lines
 from mnemolite.memory import Memory
 from mnemolite.settings import DatabaseSettings, Settings
 from mnemolite.worker import Worker
@@ -40,7 +40,7 @@ async def whole_import(settings: Settings, corpus: Path) -> tuple[float, float, 
     async with Memory.open(settings) as memory:
         started = time.perf_counter()
         with open_lines(str(corpus)) as lines:
-            report = await import_lines(memory, lines, mapping=LineMapping.parse(MAPS))
+            report = await import_events(memory, lines, mapping=LineMapping.parse(MAPS))
         stored = time.perf_counter()
         await Worker(memory).drain()
         return stored - started, time.perf_counter() - stored, report.stored
