@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from mnemolite.errors import InvalidInputError
+from mnemolite.filters import parse
 from mnemolite.import_export.header import EndLine, ExportHeader, NamespaceLine
 from mnemolite.import_export.parquet import ParquetFile
 from mnemolite.memory import Memory
@@ -42,6 +43,7 @@ async def export_lines(
 
     Raises InvalidInputError when vectors are wanted and there are none.
     """
+    parse(query.where)  # a filter that is wrong is told before anything is
     space = await _space(memory) if with_vectors else None
     async with Snapshot.of(memory.database) as snapshot:
         yield _line(await _header(snapshot, query, space=space)), 0

@@ -3,9 +3,9 @@
 The source is read and checked in a thread while the batch before is being stored.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import IO
 
@@ -14,6 +14,7 @@ from mnemolite.import_export.formats import AUTO, Draft, Reading, choose_format
 from mnemolite.import_export.identity import Identities
 from mnemolite.import_export.lines import Counted
 from mnemolite.import_export.mapping import LineMapping
+from mnemolite.import_export.reading_thread import reading_thread
 from mnemolite.import_export.report import BadLine, ImportReport
 from mnemolite.intake import Incoming, Outcome
 from mnemolite.memory import Memory
@@ -51,22 +52,18 @@ async def import_events(
     """
     mapping = mapping or LineMapping()
     source = _Source(Counted(lines), mapping=mapping, strict=strict)
-    await asyncio.to_thread(source.begin, format)
     importing = _Import(memory, source.reading, strict=strict)
-    reader = asyncio.create_task(asyncio.to_thread(source.next_batch))
-    try:
+    with reading_thread(source.close) as call:
+        await call(partial(source.begin, format))
+        following = call(source.next_batch)
         while True:
-            batch = await reader
+            batch = await following
             if not batch.last:
-                reader = asyncio.create_task(asyncio.to_thread(source.next_batch))
+                following = call(source.next_batch)
             await importing.take(batch)
             on_progress(batch.bytes_read, importing.report)
             if batch.last:
                 return importing.report
-    finally:
-        # The thread must be done with the source before that is closed.
-        await asyncio.wait([reader])
-        source.close()
 
 
 class _Source:

@@ -7,12 +7,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from mnemolite.errors import InvalidFileError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _GZIP = b"\x1f\x8b"
+_BUFFER_BYTES = 64 * 1024
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def open_lines(path: str) -> Iterator[IO[bytes]]:
         faults_of(path),
         sys.stdin.buffer if path == "-" else Path(path).open("rb") as raw,
     ):
-        yield unpacked(cast("io.BufferedReader", raw))
+        yield unpacked(raw)
 
 
 @contextmanager
@@ -34,11 +35,28 @@ def faults_of(name: str) -> Iterator[None]:
         raise InvalidFileError(f"{name}: {error}.", field="file") from error
 
 
-def unpacked(raw: io.BufferedReader) -> IO[bytes]:
+def unpacked(raw: IO[bytes]) -> IO[bytes]:
     """The bytes themselves, or what gzip made them of."""
-    if raw.peek(2)[:2] != _GZIP:
-        return raw
-    return cast("IO[bytes]", gzip.open(raw))
+    head = raw.read(len(_GZIP))
+    whole = cast("IO[bytes]", io.BufferedReader(_Rejoined(head, raw), buffer_size=_BUFFER_BYTES))
+    return cast("IO[bytes]", gzip.open(whole)) if head == _GZIP else whole
+
+
+class _Rejoined(io.RawIOBase):
+    """A source whose first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        chunk = self._head or self._rest.read1(len(buffer))  # type: ignore[attr-defined]
+        self._head = b""
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 class Counted:
