@@ -33,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InvalidFileError(f"{path}: {error}.", field="file") from error
+        raise InvalidFileError(f"{path}: {error.strerror or error}.", field="file") from error
 
 
 def _sync(path: Path) -> None:
