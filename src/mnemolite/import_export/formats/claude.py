@@ -34,11 +34,12 @@ def _read(source: Counted, reading: Reading) -> Iterator[Draft | BadLine]:
 
 @dataclass(slots=True)
 class _Conversation:
-    """The conversation that is being read, and the time of its latest message."""
+    """The conversation that is being read, and the time of its latest event."""
 
     told: JsonObject
     number: int
     reading: Reading
+    told_time: datetime | None = None
     time: datetime | None = None
 
     def drafts(self, message: JsonObject, index: int) -> Iterator[Draft | BadLine]:
@@ -96,9 +97,9 @@ class _Conversation:
             return told  # the model says what is wrong with it
         if stamp is not None and stamp.utcoffset() is None:
             stamp = stamp.replace(tzinfo=UTC)
-        if self.time is not None and (stamp is None or stamp == self.time):
+        if self.time is not None and stamp in (None, self.told_time):
             return self._after(self.time)
-        self.time = stamp
+        self.told_time = self.time = stamp
         return stamp
 
     def _after(self, stamp: object) -> object:
