@@ -243,6 +243,19 @@ class LocalPostgresError(DatabaseError):
     code = "local_postgres_failed"
 
 
+class DatabaseNotEmptyError(DatabaseError):
+    """The database holds something already."""
+
+    code = "database_not_empty"
+    status = 409
+
+
+class BackupError(DatabaseError):
+    """The database could not be saved or restored."""
+
+    code = "backup_failed"
+
+
 # --- Embeddings ---------------------------------------------------------------------------------
 
 

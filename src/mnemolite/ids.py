@@ -16,6 +16,9 @@ from uuid import UUID
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MILLISECONDS = 2**48 - 1
 _VERSION = 7
+_VERSION_OF_DIGESTS = 8
+_DIGEST_BITS = 52
+_MAX_PLACE = 2**22 - 1
 _SEQUENCE_BITS = 32
 # Half of the range is left above the random start, at most 2**15 is used up by each id: 65,536 ids
 # a millisecond at least, more than Python can make.
@@ -48,11 +51,26 @@ _arrivals = _Arrivals()
 
 def new_event_id(timestamp: datetime) -> UUID:
     """A new id for an event of that time; times before 1970 count as 1970."""
-    milliseconds = (timestamp - _EPOCH) // timedelta(milliseconds=1)
-    milliseconds = min(max(milliseconds, 0), _MAX_MILLISECONDS)
-    arrival = _arrivals.next()
-    high, low = arrival >> 62, arrival & (2**62 - 1)
-    return UUID(int=milliseconds << 80 | _VERSION << 76 | high << 64 | 0b10 << 62 | low)
+    return _version_7(_milliseconds(timestamp), _arrivals.next())
+
+
+def derived_event_id(timestamp: datetime, digest: bytes, *, place: int = 0) -> UUID:
+    """The id of an event that is known by a digest of what it says: the same again and again.
+
+    Where others have the time of arrival stands the event's ``place`` among those that share its
+    timestamp (22 bits), then 52 bits of the digest.
+    """
+    milliseconds = _milliseconds(timestamp)
+    told = int.from_bytes(digest[:8]) >> 12
+    number = min(place, _MAX_PLACE) << _DIGEST_BITS | told
+    return _version_7(milliseconds, number)
+
+
+def timeless_id(digest: bytes) -> UUID:
+    """The id (UUIDv8) of an event without a time of its own, from a digest of what it says."""
+    number = int.from_bytes(digest[:16])
+    number = number & ~(0xF << 76) | _VERSION_OF_DIGESTS << 76
+    return UUID(int=number & ~(0b11 << 62) | 0b10 << 62)
 
 
 def time_of(event_id: UUID) -> datetime | None:
@@ -63,3 +81,13 @@ def time_of(event_id: UUID) -> datetime | None:
         return _EPOCH + timedelta(milliseconds=event_id.int >> 80)
     except OverflowError:
         return None
+
+
+def _milliseconds(timestamp: datetime) -> int:
+    milliseconds = (timestamp - _EPOCH) // timedelta(milliseconds=1)
+    return min(max(milliseconds, 0), _MAX_MILLISECONDS)
+
+
+def _version_7(milliseconds: int, number: int) -> UUID:
+    high, low = number >> 62, number & (2**62 - 1)
+    return UUID(int=milliseconds << 80 | _VERSION << 76 | high << 64 | 0b10 << 62 | low)

@@ -1,7 +1,7 @@
 """Memory: what REST, the command line and Python users all call; a switchboard over the stores."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from mnemolite.events import EventStore, Stored
 from mnemolite.history import SearchHistory, compare
 from mnemolite.idempotency import Form, IdempotencyKeys, KeyedRequest
 from mnemolite.ingestion import Ingestion
+from mnemolite.intake import Incoming, Intake, Outcome
 from mnemolite.lexicon import Lexicon
 from mnemolite.models import (
     Check,
@@ -86,6 +87,7 @@ class Memory:
         self.events = EventStore(
             database, self.keys, default_language=settings.search.default_language
         )
+        self.intake = Intake(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
@@ -197,6 +199,23 @@ class Memory:
         if idempotency_key is not None:
             request = KeyedRequest.of(idempotency_key, events, form=form)
         return await self._ingestion.store(events, request=request, wait_seconds=wait_seconds)
+
+    async def take_in(
+        self,
+        incoming: Sequence[Incoming],
+        *,
+        languages: Mapping[str, str] | None = None,
+        space: Space | None = None,
+        until_refused: bool = False,
+    ) -> list[Outcome | str]:
+        """Store many events in one transaction, each with its own outcome or reason of refusal."""
+        outcomes = await self.intake.store(
+            incoming, languages=languages, space=space, until_refused=until_refused
+        )
+        self._notifier.notify()
+        stored = {Outcome.STORED, Outcome.STORED_WITH_VECTORS}
+        metrics.ADDED_EVENTS.inc(sum(outcome in stored for outcome in outcomes))
+        return outcomes
 
     async def count_added(self, events: Sequence[NewEvent]) -> int:
         """``add_many`` for imports: stores all or none, and tells only how many are new."""

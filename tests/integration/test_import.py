@@ -10,16 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from mnemolite import import_export
 from mnemolite.errors import InvalidFileError, InvalidInputError
-from mnemolite.import_export import (
-    BATCH_SIZE,
-    MAX_LINE_BYTES,
-    ImportReport,
-    LineMapping,
-    import_lines,
-    open_lines,
-)
+from mnemolite.import_export import ImportReport, LineMapping, import_events, lines, open_lines
+from mnemolite.import_export.imports import BATCH_SIZE
+from mnemolite.import_export.lines import MAX_LINE_BYTES
 from mnemolite.memory import Memory
 from mnemolite.models import MAX_TEXT_BYTES, Event, EventQuery
 
@@ -32,7 +26,7 @@ def jsonl(*rows: Any) -> bytes:
 
 async def load(memory: Memory, data: bytes, *pairs: str, **options: Any) -> ImportReport:
     mapping = LineMapping.parse(pairs)
-    return await import_lines(memory, io.BytesIO(data), mapping=mapping, **options)
+    return await import_events(memory, io.BytesIO(data), mapping=mapping, **options)
 
 
 async def stored(memory: Memory, namespace: str = "default") -> list[Event]:
@@ -59,9 +53,10 @@ async def texts(memory: Memory, namespace: str = "default") -> list[str]:
 async def test_the_order_of_the_file_is_kept_within_one_timestamp(memory: Memory) -> None:
     rows = [{"text": f"turn {n}", "session": "s", "timestamp": NOON, "seq": n}
             for n in range(2 * BATCH_SIZE + 300)]  # fmt: skip
-    first, second = rows[: BATCH_SIZE + 200], rows[BATCH_SIZE + 200 :]
-    assert (await load(memory, jsonl(*first))).stored == len(first)
-    assert (await load(memory, jsonl(*second))).stored == len(second)
+    # A file that has grown: what was there keeps its place, what is new comes behind it.
+    begun = BATCH_SIZE + 200
+    assert (await load(memory, jsonl(*rows[:begun]))).stored == begun
+    assert (await load(memory, jsonl(*rows))).stored == len(rows) - begun
     found = await stored(memory)
     assert [event.metadata["seq"] for event in found] == list(range(len(rows)))
     assert [event.id for event in found] == sorted(event.id for event in found)
@@ -136,7 +131,7 @@ async def test_blank_lines_are_no_lines(memory: Memory) -> None:
 async def test_numbers_of_lines_count_the_blank_and_the_long_ones(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_export, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
     fits = b'{"text": "' + b"x" * 87 + b'"}\n'
     assert len(fits) == 100
     data = b"\n" + fits + b"x" * 350 + b"\n" + b"bad\n" + b"y" * 101
@@ -192,7 +187,7 @@ async def test_files(
     path = tmp_path / name
     path.write_bytes(write(jsonl({"text": "é one"}, {"text": "two"})))
     with open_lines(str(path)) as lines:
-        report = await import_lines(memory, lines, mapping=LineMapping())
+        report = await import_events(memory, lines, mapping=LineMapping())
     assert (report.stored, report.bad) == (2, 0)
     assert await texts(memory) == ["é one", "two"]
 
@@ -202,7 +197,7 @@ async def test_an_empty_file_is_no_fault(memory: Memory, tmp_path: Path, packed:
     path = tmp_path / "empty"
     path.write_bytes(gzip.compress(b"") if packed else b"")
     with open_lines(str(path)) as lines:
-        report = await import_lines(memory, lines, mapping=LineMapping())
+        report = await import_events(memory, lines, mapping=LineMapping())
     assert (report.stored, report.bad) == (0, 0)
 
 
@@ -217,7 +212,7 @@ async def test_a_damaged_gzip_is_named(memory: Memory, tmp_path: Path, damage: s
     path = tmp_path / "broken.gz"
     path.write_bytes(broken[damage])
     with pytest.raises(InvalidFileError) as raised, open_lines(str(path)) as lines:
-        await import_lines(memory, lines, mapping=LineMapping())
+        await import_events(memory, lines, mapping=LineMapping())
     assert str(path) in raised.value.detail
     found = await texts(memory)
     assert len(found) == len(set(found))

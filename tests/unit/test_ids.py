@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnemolite.ids import new_event_id, time_of
+from mnemolite.ids import derived_event_id, new_event_id, time_of, timeless_id
 
 NOON = datetime(2024, 5, 8, 12, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,3 +113,31 @@ def test_other_uuids_carry_no_time(event_id: UUID) -> None:
 
 def test_a_version_7_beyond_the_calendar_carries_no_time() -> None:
     assert time_of(UUID("FFFFFFFF-FFFF-7CC3-98C4-DC0C0C07398F")) is None
+
+
+@given(AWARE, st.binary(min_size=32, max_size=32), st.integers(0, 2**22 - 1))
+def test_a_derived_id_carries_its_time_and_the_digest(
+    moment: datetime, digest: bytes, place: int
+) -> None:
+    event_id = derived_event_id(moment, digest, place=place)
+    assert event_id == derived_event_id(moment, digest, place=place)
+    assert (event_id.variant, event_id.version) == (RFC_4122, 7)
+    assert time_of(event_id) == time_of(new_event_id(moment))
+    other = bytes([digest[0] ^ 1]) + digest[1:]
+    assert derived_event_id(moment, other, place=place) != event_id
+
+
+@given(AWARE, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_derived_ids_of_one_time_are_in_the_order_of_their_places(
+    moment: datetime, one: bytes, other: bytes
+) -> None:
+    ids = [derived_event_id(moment, (one, other)[n % 2], place=n) for n in range(9)]
+    assert ids == sorted(ids)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_timeless_id_carries_no_time(digest: bytes) -> None:
+    event_id = timeless_id(digest)
+    assert (event_id.variant, event_id.version) == (RFC_4122, 8)
+    assert time_of(event_id) is None
+    assert timeless_id(bytes([digest[0] ^ 1]) + digest[1:]) != event_id

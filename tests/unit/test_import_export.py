@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mnemolite.errors import InvalidInputError
-from mnemolite.import_export import MAX_REMEMBERED, BadLine, ImportReport, LineMapping
+from mnemolite.import_export import BadLine, ImportReport, LineMapping
+from mnemolite.import_export.report import MAX_REMEMBERED
 from mnemolite.models import NewEvent
 
 ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"

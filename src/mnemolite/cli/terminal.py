@@ -37,6 +37,8 @@ err = Console(stderr=True)
 FAILED = 1  # 2 is a wrong command line, by convention
 SOME_REJECTED = 3
 _POLL_SECONDS = 0.2
+# From the first batches on, a rate can be told.
+_ESTIMATE_SECONDS = 3.0
 
 DataDir = Annotated[
     Path | None,
@@ -110,11 +112,16 @@ async def embed_pending(memory: Any, *, say: Console) -> None:
     if not total:
         return
     started = time.perf_counter()
+    estimated = False
     with counting_progress() as progress:
         task = progress.add_task("embedding", total=total)
         async with running_worker(memory):
             while left := (await memory.queue_state()).due:
-                progress.update(task, completed=max(0, total - left))
+                done, seconds = max(0, total - left), time.perf_counter() - started
+                if done and seconds > _ESTIMATE_SECONDS and not estimated:
+                    estimated = True
+                    say.print(f"Embedding {total} events {_expected(left * seconds / done)}.")
+                progress.update(task, completed=done)
                 await asyncio.sleep(_POLL_SECONDS)
         progress.update(task, completed=total)
     seconds = time.perf_counter() - started
@@ -123,9 +130,20 @@ async def embed_pending(memory: Any, *, say: Console) -> None:
         err.print(f"[yellow]{parked} events could not be embedded[/]: see `mnemolite doctor`")
 
 
+def _expected(seconds: float) -> str:
+    """How long something will still take, as one would say it."""
+    minutes = round(seconds / 60)
+    return f"will take about {minutes} min more" if minutes else "will take less than a minute"
+
+
 def reading_progress() -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn())
     return Progress(*columns, TimeElapsedColumn(), console=err, transient=True)
+
+
+def storing_progress() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True)
 
 
 def counting_progress() -> Progress:

