@@ -1,6 +1,7 @@
 """The REST interface: parse a request, call Memory, render the answer."""
 
-from mnemolite.api import context, events, search, system
+from mnemolite.api import context, events, feed, search, system
 
-ROUTERS = (events.router, search.router, context.router, system.router)
+# The stream stands before the events: its address would be taken for an id.
+ROUTERS = (feed.router, events.router, search.router, context.router, system.router)
 OPEN_ROUTER = system.open_router

@@ -13,6 +13,14 @@ from mnemolite.models.events import (
     Scope,
     TimeRange,
 )
+from mnemolite.models.feed import (
+    CURSOR,
+    ChangeKind,
+    EventChange,
+    FeedOptions,
+    FeedQuery,
+    FeedScope,
+)
 from mnemolite.models.search import (
     Arm,
     ArmExplanation,
@@ -79,6 +87,7 @@ from mnemolite.models.values import (
 )
 
 __all__ = [
+    "CURSOR",
     "DEFAULT_NAMESPACE",
     "MAX_BATCH",
     "MAX_CONTEXT_TOKENS",
@@ -92,6 +101,7 @@ __all__ = [
     "ArmExplanation",
     "BatchMeta",
     "Change",
+    "ChangeKind",
     "Check",
     "Comparison",
     "Content",
@@ -103,9 +113,13 @@ __all__ = [
     "DegradedArm",
     "Duration",
     "Event",
+    "EventChange",
     "EventPage",
     "EventQuery",
     "Explanation",
+    "FeedOptions",
+    "FeedQuery",
+    "FeedScope",
     "Frozen",
     "Health",
     "Hit",
