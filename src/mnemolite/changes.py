@@ -117,10 +117,9 @@ class ChangeStore:
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(_queries["lock"])  # others may be doing the same
-                state = await _row(connection, "settle")
-                if state["foreign"]:
+                if (await _row(connection, "settle"))["foreign"]:
                     await connection.execute(_queries["clear"])
-                    await connection.execute(_queries["begin_epoch"], {"home": state["home"]})
+                    await connection.execute(_queries["begin_epoch"])
                     log.info("feed_epoch_begun")
         except DatabaseReadOnlyError:
             log.warning("feed_epoch_not_begun")  # the first process that can write does it

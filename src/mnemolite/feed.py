@@ -82,10 +82,12 @@ class Feed:
         for reader in list(self._open):
             reader.close()
 
-    async def follow(self, query: FeedQuery) -> AsyncGenerator[EventChange, None]:
-        """Every change, as it comes, until the memory is closed."""
+    async def follow(
+        self, query: FeedQuery, *, wait: bool = True
+    ) -> AsyncGenerator[EventChange, None]:
+        """Every change, as it comes, until the memory is closed; or those that there are now."""
         with closing(await self.read(query)) as reader:
-            while not reader.closed:
+            while not reader.closed and (wait or not reader.is_live):
                 for told in await reader.next():
                     yield told.change
 

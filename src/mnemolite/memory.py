@@ -226,9 +226,14 @@ class Memory:
         await self.events.delete(event_id)
         self._notifier.notify()
 
-    def follow(self, query: FeedQuery | None = None) -> AsyncGenerator[EventChange, None]:
-        """Every change of events as it is committed; see ``FeedQuery.after`` for where to begin."""
-        return self.feed.follow(query or FeedQuery())
+    def follow(
+        self, query: FeedQuery | None = None, *, wait: bool = True
+    ) -> AsyncGenerator[EventChange, None]:
+        """Every change of events as it is committed; ``query.after`` says where to begin.
+
+        With ``wait=False`` it ends when all that can be told now has been told.
+        """
+        return self.feed.follow(query or FeedQuery(), wait=wait)
 
     async def namespaces(self) -> list[Namespace]:
         """Every namespace with what it holds."""

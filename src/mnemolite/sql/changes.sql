@@ -1,12 +1,8 @@
 -- name: settle
-WITH here AS (
-    SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
-        (SELECT oid FROM pg_database WHERE datname = current_database()),
-        'event_changes'::regclass::oid) AS home)
-SELECT here.home, f.home <> here.home OR coalesce(
+SELECT f.home <> feed_home() OR coalesce(
         (SELECT max(xid) FROM event_changes) >= pg_snapshot_xmax(pg_current_snapshot()), false)
     AS foreign
-FROM feed f, here
+FROM feed f
 
 -- name: lock
 SELECT FROM feed FOR UPDATE
@@ -15,7 +11,7 @@ SELECT FROM feed FOR UPDATE
 DELETE FROM event_changes
 
 -- name: begin_epoch
-UPDATE feed SET home = %(home)s, purged_xid = '0', purged_n = 0,
+UPDATE feed SET home = feed_home(), purged_xid = '0', purged_n = 0,
     epoch = encode(substring(uuid_send(gen_random_uuid()) FROM 1 FOR 4), 'hex')
 
 -- name: look

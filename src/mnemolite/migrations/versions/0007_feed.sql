@@ -16,12 +16,19 @@ CREATE TABLE event_changes (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000,
     autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
 
+-- The server, the database and the table: a restart, a replica and a promotion keep them, a restore
+-- from a dump does not.
+CREATE FUNCTION feed_home() RETURNS text LANGUAGE sql STABLE
+RETURN concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    (SELECT oid FROM pg_class WHERE oid = 'event_changes'::regclass));
+
 -- One row: whose changes these are. Transactions are numbered anew in a database that was restored
 -- from a dump, so positions from before mean nothing there, and another epoch begins.
 CREATE TABLE feed (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     epoch text NOT NULL DEFAULT encode(substring(uuid_send(gen_random_uuid()) FROM 1 FOR 4), 'hex'),
-    home text NOT NULL DEFAULT '',  -- of the server and the table that the rows were written to
+    home text NOT NULL DEFAULT feed_home(),  -- where the changes were written
     purged_xid xid8 NOT NULL DEFAULT '0',  -- the last row that was purged
     purged_n bigint NOT NULL DEFAULT 0
 );
