@@ -77,12 +77,12 @@ WITH RECURSIVE halves (low, high) AS (
 SELECT high AS xid FROM halves ORDER BY high - low LIMIT 1
 
 -- name: purge
-WITH gone AS (
-    DELETE FROM event_changes WHERE (xid, n) IN (
-        SELECT xid, n FROM (
-            SELECT xid, n, at FROM event_changes ORDER BY xid, n LIMIT %(step)s) AS oldest
-        WHERE at < now() - make_interval(secs => %(hours)s * 3600))
-    RETURNING xid, n),
-last AS (SELECT xid, n FROM gone ORDER BY xid DESC, n DESC LIMIT 1)
+WITH oldest AS MATERIALIZED (
+    SELECT place, xid, n FROM (
+        SELECT ctid AS place, xid, n, at FROM event_changes ORDER BY xid, n LIMIT %(step)s) AS first
+    WHERE at < now() - make_interval(secs => %(hours)s * 3600)),
+gone AS (
+    DELETE FROM event_changes WHERE ctid = ANY (ARRAY(SELECT place FROM oldest))),
+last AS (SELECT xid, n FROM oldest ORDER BY xid DESC, n DESC LIMIT 1)
 UPDATE feed SET purged_xid = last.xid, purged_n = last.n
-FROM last RETURNING (SELECT count(*) FROM gone) AS purged
+FROM last RETURNING (SELECT count(*) FROM oldest) AS purged
