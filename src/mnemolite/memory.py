@@ -122,9 +122,8 @@ class Memory:
         """Start or join the database, bring its schema up to date, load the model, check both.
 
         ``with_model=False`` is for programs that neither embed nor search by meaning,
-        ``with_reranker=False`` for those that do not search, or not with the reranker.
-        ``role="work"`` is for workers, which serve the space of their own model, active or not;
-        with ``"build"`` that space is begun beside the active one if it is not there yet.
+        ``with_reranker=False`` for those that need no reranker, ``role="work"`` for workers, which
+        serve the space of their own model, active or not; ``"build"`` begins it if it is new.
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:

@@ -36,7 +36,8 @@ router = APIRouter(prefix="/v1/events/stream", tags=["events"])
 _RECONNECT_MILLISECONDS = 1000
 _PIECE_CHARACTERS = 64 * 1024
 _LAST_WORD_SECONDS = 1.0
-_KEEP_ALIVE = ": keep-alive\n\n"
+# Without an empty line behind it, which some clients would take for a message.
+_KEEP_ALIVE = ": keep-alive\n"
 # Ends of a line to some clients, though not to the standard; JSON may escape any character.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _EXAMPLE_STREAM = (
