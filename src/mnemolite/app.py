@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnemolite import metrics
 from mnemolite.api import OPEN_ROUTER, ROUTERS
+from mnemolite.api.feed import EVENT_STREAM
 from mnemolite.api.problems import (
     move_problems,
     on_error,
@@ -74,7 +75,7 @@ async def serve(settings: Settings) -> None:
             lifespan="off",
             timeout_graceful_shutdown=math.ceil(settings.server.shutdown_seconds),
         )
-        server = _Server(config)
+        server = _Server(config, gate)
         listening = asyncio.create_task(server.serve(sockets=[listener]), name="server")
         working = asyncio.create_task(_work(settings, gate, url=url, until=listening))
         await asyncio.wait([listening, working], return_when=asyncio.FIRST_COMPLETED)
@@ -148,7 +149,7 @@ class Gate:
     """Stands before the application while the memory is being opened, and says so."""
 
     def __init__(self, settings: Settings) -> None:
-        self._app: ASGIApp | None = None
+        self._app: FastAPI | None = None
         self._starting = KeyMiddleware(self._refuse, settings.server)
         model = settings.embedding.model if settings.embedding.mode == "real" else "mock"
         self._reasons = {
@@ -161,9 +162,14 @@ class Gate:
         """Whether requests reach the application."""
         return self._app is not None
 
-    def open(self, app: ASGIApp) -> None:
+    def open(self, app: FastAPI) -> None:
         """Let requests through to the application."""
         self._app = app
+
+    def end_streams(self) -> None:
+        """Let the answers end that would go on for ever."""
+        if self._app is not None:
+            self._app.state.memory.feed.end_readers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0917 (ASGI)
         await (self._app or self._starting)(scope, receive, send)
@@ -186,7 +192,15 @@ class Gate:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that a signal ends without killing the process."""
+    """Uvicorn that a signal ends without killing the process, and that ends streams first."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self._gate = gate
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gate.end_streams()  # it would wait for them until its time is up
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -267,12 +281,14 @@ class MetricsMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, streamed = 500, False
 
         async def observed_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # How long a client listens says nothing of how fast it was answered.
+                streamed = Headers(raw=message["headers"]).get("content-type") == EVENT_STREAM
             await send(message)
 
         try:
@@ -281,4 +297,5 @@ class MetricsMiddleware:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"]
             metrics.REQUESTS.labels(method, route, str(status)).inc()
-            metrics.REQUEST_SECONDS.labels(method, route).observe(time.perf_counter() - started)
+            if not streamed:
+                metrics.REQUEST_SECONDS.labels(method, route).observe(time.perf_counter() - started)

@@ -40,7 +40,7 @@ class Snippet:
     def essence(self) -> tuple[str, str]:
         """Who said what, but for case and blanks: said twice, it is told once."""
         text = self.event.text[slice(*self.span)]
-        return _speaker(self.event).casefold(), " ".join(text.split()).casefold()
+        return self.event.speaker.casefold(), " ".join(text.split()).casefold()
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Entry:
             told += (" … " if left_out else " ") + _indented(text[start:stop])
             end = stop
         told = told.strip() + (" …" if text[end:].strip() else "")
-        speaker = _speaker(self.event)
+        speaker = self.event.speaker
         clock = self.event.timestamp.strftime("%H:%M")
         return f"{clock} {speaker}: {told}\n" if speaker else f"{clock} {told}\n"
 
@@ -222,12 +222,6 @@ def _thread(event: Event) -> str:
 def _heading(event: Event) -> str:
     day = f"{_WEEKDAYS[event.timestamp.weekday()]}, {written_day(event.timestamp)}"
     return f"\n{day} (session {event.session})\n" if event.session else f"\n{day}\n"
-
-
-def _speaker(event: Event) -> str:
-    """Whoever said it, on one line, as `event_speaker` finds them in SQL."""
-    names = (event.content.get(key) for key in ("speaker", "role", "name"))
-    return next((" ".join(name.split()) for name in names if isinstance(name, str) and name), "")
 
 
 def _indented(text: str) -> str:

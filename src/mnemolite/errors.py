@@ -145,6 +145,27 @@ class SearchNotFoundError(NotFoundError):
     code = "search_not_found"
 
 
+class CursorGoneError(MnemoliteError):
+    """The feed no longer holds what follows this cursor."""
+
+    code = "cursor_gone"
+    status = 410
+
+
+class SlowReaderError(MnemoliteError):
+    """The client took nothing of its stream for too long."""
+
+    code = "slow_reader"
+    status = 408
+
+
+class TooManyStreamsError(MnemoliteError):
+    """This process serves as many streams as it may."""
+
+    code = "too_many_streams"
+    status = 503
+
+
 class EventConflictError(MnemoliteError):
     """Another event already has this id."""
 

@@ -1,7 +1,7 @@
 """Memory: what REST, the command line and Python users all call; a switchboard over the stores."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from mnemolite.errors import (
     ModelUnavailableError,
 )
 from mnemolite.events import EventStore, Stored
+from mnemolite.feed import Feed
 from mnemolite.history import SearchHistory, compare
 from mnemolite.idempotency import Form, IdempotencyKeys, KeyedRequest
 from mnemolite.ingestion import Ingestion
@@ -31,8 +32,10 @@ from mnemolite.models import (
     Context,
     ContextQuery,
     Event,
+    EventChange,
     EventPage,
     EventQuery,
+    FeedQuery,
     Health,
     JsonObject,
     Namespace,
@@ -104,6 +107,7 @@ class Memory:
             days=settings.search.history_days,
             searches=settings.search.history_searches,
         )
+        self.feed = Feed(database, settings.feed)
         self._notifier = notifier
         self._own = embedder
 
@@ -120,9 +124,8 @@ class Memory:
         """Start or join the database, bring its schema up to date, load the model, check both.
 
         ``with_model=False`` is for programs that neither embed nor search by meaning,
-        ``with_reranker=False`` for those that do not search, or not with the reranker.
-        ``role="work"`` is for workers, which serve the space of their own model, active or not;
-        with ``"build"`` that space is begun beside the active one if it is not there yet.
+        ``with_reranker=False`` for those that need no reranker, ``role="work"`` for workers, which
+        serve the space of their own model, active or not; ``"build"`` begins it if it is new.
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
@@ -143,6 +146,7 @@ class Memory:
                 reranker=reranker,
                 replica=await open_replica(settings, database, stack=stack),
             )
+            await stack.enter_async_context(memory.feed)
             await memory._use_space(role)
             if embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
@@ -231,11 +235,23 @@ class Memory:
 
     async def merge_metadata(self, event_id: UUID, patch: JsonObject) -> Event:
         """Apply a JSON merge patch (RFC 7396) to an event's metadata."""
-        return await self.events.merge_metadata(event_id, patch)
+        event = await self.events.merge_metadata(event_id, patch)
+        self._notifier.notify()
+        return event
 
     async def delete(self, event_id: UUID) -> None:
         """Delete an event and all that was derived from it. Raises EventNotFoundError."""
         await self.events.delete(event_id)
+        self._notifier.notify()
+
+    def follow(
+        self, query: FeedQuery | None = None, *, wait: bool = True
+    ) -> AsyncGenerator[EventChange, None]:
+        """Every change of events as it is committed; ``query.after`` says where to begin.
+
+        With ``wait=False`` it ends when all that can be told now has been told.
+        """
+        return self.feed.follow(query or FeedQuery(), wait=wait)
 
     async def namespaces(self) -> list[Namespace]:
         """Every namespace with what it holds."""
@@ -316,8 +332,9 @@ class Memory:
         await self.events.analyze()
 
     async def purge(self) -> int:
-        """Forget some of the searches and idempotency keys whose time is over; how many."""
-        return await self.history.purge() + await self.keys.purge()
+        """Forget some of the searches, keys and changes whose time is over; how many."""
+        purges = (self.history.purge, self.keys.purge, self.feed.changes.purge)
+        return sum([await purge() for purge in purges])
 
     async def stats(self) -> Stats:
         """The state of the memory in figures."""

@@ -47,6 +47,17 @@ SEARCH_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5),
     registry=REGISTRY,
 )
+FEED_READERS = Gauge(
+    "mnemolite_feed_readers", "Readers of the change feed in this process.", registry=REGISTRY
+)
+FEED_DROPPED = Counter(
+    "mnemolite_feed_dropped", "Streams ended by the server.", ["reason"], registry=REGISTRY
+)
+FEED_LAG_SECONDS = Gauge(
+    "mnemolite_feed_lag_seconds",
+    "Age of the oldest change that this process has not read yet.",
+    registry=REGISTRY,
+)
 RERANK_SECONDS = Histogram(
     "mnemolite_rerank_seconds",
     "Time a search waited for the reranker.",

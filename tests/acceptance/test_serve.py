@@ -116,6 +116,17 @@ def test_a_key_guards_every_route_but_one(tmp_path: Path, dsn: str) -> None:
                 assert known.status_code == (404 if route == "/nowhere" else 200)
 
 
+def test_a_server_that_is_stopped_does_not_wait_for_its_streams(tmp_path: Path, dsn: str) -> None:
+    variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock", "MNEMO_SHUTDOWN_SECONDS": "600"}
+    with running_server(tmp_path, variables=variables) as server, server.client() as client:
+        with client.stream("GET", "/v1/events/stream") as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("retry:")
+            assert server.stop() == 0
+            assert "event: ready" in list(lines)
+        assert "ERROR" not in (tmp_path / "serve.log").read_text().upper()
+
+
 def test_another_model_than_the_databases_is_refused(tmp_path: Path, dsn: str) -> None:
     mock = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock"}
     with running_server(tmp_path, variables=mock) as server, server.client() as client:

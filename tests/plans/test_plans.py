@@ -18,7 +18,7 @@ from psycopg.errors import Diagnostic
 from mnemolite.arms import Arms, SearchJob
 from mnemolite.database import Connection
 from mnemolite.memory import Memory
-from mnemolite.models import EventQuery, JsonObject, NewEvent, SearchQuery
+from mnemolite.models import EventQuery, FeedQuery, JsonObject, NewEvent, SearchQuery
 from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
 from mnemolite.worker import Worker
 from tests.conftest import _fresh_database
@@ -334,3 +334,35 @@ async def test_the_history_is_purged_by_its_key(filled: Memory, plans: Plans) ->
     assert await filled.history.purge() == 500
     assert plans.used("search_history_pkey")
     assert "search_history" not in plans.whole_tables()
+
+
+async def test_the_feed_is_read_by_its_keys(filled: Memory, plans: Plans) -> None:
+    """A page of changes costs a page, however many there are and however few of them match."""
+    where = {"n": {"$gte": 19_000}}
+    query = FeedQuery(after="start", namespace="n3", session="s0", where=where)
+    heard = [change async for change in filled.follow(query, wait=False)]
+    assert {change.event and change.event.session for change in heard} == {"s0"}
+    assert plans.used("event_changes_pkey")
+    assert plans.used("events_pkey")
+    assert not plans.whole_tables() & {"event_changes", *LARGE}
+
+
+async def test_the_feed_finds_a_time_by_its_keys(filled: Memory, plans: Plans) -> None:
+    query = FeedQuery(after=datetime.now(UTC) + timedelta(hours=1))
+    assert [change async for change in filled.follow(query, wait=False)] == []
+    assert plans.used("event_changes_pkey")
+    assert "event_changes" not in plans.whole_tables()
+
+
+async def test_the_feed_is_purged_by_its_key(filled: Memory, plans: Plans) -> None:
+    async with filled.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO event_changes (xid, kind, event_id, timestamp, namespace, at) "
+            "SELECT '1', 'added', gen_random_uuid(), now(), 'n', now() - interval '1 year' "
+            "FROM generate_series(1, 15000)"
+        )
+        await connection.execute("ANALYZE event_changes")
+        plans.scans.clear()
+    assert await filled.feed.changes.purge() == 5000
+    assert plans.used("event_changes_pkey")
+    assert "event_changes" not in plans.whole_tables()

@@ -1,7 +1,14 @@
 """The REST interface: parse a request, call Memory, render the answer."""
 
-from mnemolite.api import context, events, import_export, search, system
+from mnemolite.api import context, events, feed, import_export, search, system
 
 # Before the events, one of whose routes takes whatever stands in the place of an id.
-ROUTERS = (import_export.router, events.router, search.router, context.router, system.router)
+ROUTERS = (
+    feed.router,
+    import_export.router,
+    events.router,
+    search.router,
+    context.router,
+    system.router,
+)
 OPEN_ROUTER = system.open_router

@@ -17,6 +17,7 @@ from mnemolite.errors import (
     DatabaseReadOnlyError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
+    InvalidCursorError,
     InvalidInputError,
     InvalidQueryError,
     InvalidTextError,
@@ -37,6 +38,7 @@ _BY_PYDANTIC_TYPE: Mapping[str, type[MnemoliteError]] = {
     "invalid_text": InvalidTextError,
     "invalid_timestamp": InvalidTimestampError,
     "invalid_query": InvalidQueryError,
+    "invalid_cursor": InvalidCursorError,
     "json_invalid": MalformedJsonError,
 }
 _BY_STATUS: Mapping[int, type[MnemoliteError]] = {

@@ -18,6 +18,7 @@ from mnemolite.cli import (
     reembed,
     search,
     serve,
+    tail,
 )
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
@@ -34,6 +35,7 @@ app.command()(serve.worker)
 app.command()(events.add)
 app.command()(search.search)
 app.command()(context.context)
+app.command()(tail.tail)
 app.command("import")(import_export.import_)
 app.command()(import_export.export)
 app.command()(doctor.doctor)

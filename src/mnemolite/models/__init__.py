@@ -14,6 +14,14 @@ from mnemolite.models.events import (
     Scope,
     TimeRange,
 )
+from mnemolite.models.feed import (
+    CURSOR,
+    ChangeKind,
+    EventChange,
+    FeedOptions,
+    FeedQuery,
+    FeedScope,
+)
 from mnemolite.models.search import (
     Arm,
     ArmExplanation,
@@ -80,6 +88,7 @@ from mnemolite.models.values import (
 )
 
 __all__ = [
+    "CURSOR",
     "DEFAULT_NAMESPACE",
     "MAX_BATCH",
     "MAX_CONTEXT_TOKENS",
@@ -93,6 +102,7 @@ __all__ = [
     "ArmExplanation",
     "BatchMeta",
     "Change",
+    "ChangeKind",
     "Check",
     "Comparison",
     "Content",
@@ -104,10 +114,14 @@ __all__ = [
     "DegradedArm",
     "Duration",
     "Event",
+    "EventChange",
     "EventPage",
     "EventQuery",
     "Explanation",
     "ExportQuery",
+    "FeedOptions",
+    "FeedQuery",
+    "FeedScope",
     "Frozen",
     "Health",
     "Hit",

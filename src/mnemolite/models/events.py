@@ -43,6 +43,14 @@ class Event(Frozen):
     text: str = Field(description="What is searched, taken from the content.")
     pending: bool = Field(description="Whether its text still waits for its embedding.")
 
+    @property
+    def speaker(self) -> str:
+        """Whoever said it, on one line, as `event_speaker` finds them in SQL; empty: nobody."""
+        names = (self.content.get(key) for key in ("speaker", "role", "name"))
+        return next(
+            (" ".join(name.split()) for name in names if isinstance(name, str) and name), ""
+        )
+
 
 class TimeRange(Frozen):
     """A half-open span of event time, ``since <= timestamp < until``."""

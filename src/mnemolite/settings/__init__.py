@@ -20,6 +20,7 @@ from pydantic import (
 from mnemolite.errors import SettingsError
 from mnemolite.settings.database import IdempotencySettings, ReplicaSettings
 from mnemolite.settings.embeddings import BatchSettings, RedisSettings, RemoteSettings
+from mnemolite.settings.feed import FeedSettings
 from mnemolite.settings.groups import (
     Group,
     OptionalCount,
@@ -262,6 +263,7 @@ class Settings(BaseModel):
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    feed: FeedSettings = Field(default_factory=FeedSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
@@ -292,6 +294,7 @@ _GROUPS: dict[str, Any] = {
     "embedding": EmbeddingSettings,
     "server": ServerSettings,
     "worker": WorkerSettings,
+    "feed": FeedSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
     "idempotency": IdempotencySettings,

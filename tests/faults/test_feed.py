@@ -1,0 +1,88 @@
+"""What kill -9 must not break: a reader that comes back hears of each event once."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psycopg
+from httpx_sse import connect_sse
+
+from tests.acceptance.server import ServerProcess
+
+EVENTS = 200
+WRITERS = 4
+KILLS = 2
+
+
+class _Reader(threading.Thread):
+    """Follows the stream until it has heard of every event, wherever the server is."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.heard: list[str] = []
+        self.connections = 0
+        self.last_id = ""
+
+    def run(self) -> None:
+        while len(self.heard) < EVENTS:
+            with contextlib.suppress(httpx.TransportError), httpx.Client(timeout=30) as client:
+                self._listen(client)
+            time.sleep(0.01)
+
+    def _listen(self, client: httpx.Client) -> None:
+        headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
+        params = {"after": "start", "kinds": "added"}
+        url = f"{self.url}/v1/events/stream"
+        with connect_sse(client, "GET", url, headers=headers, params=params) as stream:
+            if stream.response.status_code == 503:
+                return
+            self.connections += 1
+            for message in stream.iter_sse():
+                self.last_id = message.id
+                if message.event == "added":
+                    self.heard.append(message.json()["id"])
+                    if len(self.heard) % (EVENTS // 8) == 0:
+                        return
+
+
+def _write(crowd: _Reader, part: int, *, stored: set[str]) -> None:
+    for _ in range(part, EVENTS, WRITERS):
+        event = {"id": str(uuid4()), "content": "an event"}
+        while event["id"] not in stored:
+            time.sleep(0.01)
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.post(f"{crowd.url}/v1/events", json=event, timeout=30)
+                assert answer.status_code in (200, 201, 503), answer.text
+                stored |= {event["id"]} if answer.status_code != 503 else set()
+
+
+def test_a_reader_hears_of_each_event_once_across_kills(tmp_path: Path, dsn: str) -> None:
+    variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock"}
+    server = ServerProcess(tmp_path / "serve.log", variables=variables)
+    reader, stored = _Reader(server.url), set[str]()
+    writers = [
+        threading.Thread(target=_write, args=(reader, part), kwargs={"stored": stored}, daemon=True)
+        for part in range(WRITERS)
+    ]
+    try:
+        for thread in (reader, *writers):
+            thread.start()
+        for kill in range(1, KILLS + 1):
+            while len(reader.heard) < EVENTS * kill // (KILLS + 1):
+                reader.join(0.01)
+            server.kill()
+            server = ServerProcess(tmp_path / "serve.log", variables=variables)
+            reader.url = server.url
+        for thread in (*writers, reader):
+            thread.join()
+        with psycopg.connect(dsn) as connection:
+            ids = {str(row[0]) for row in connection.execute("SELECT id FROM events")}
+    finally:
+        server.kill()
+    assert ids == stored
+    assert sorted(reader.heard) == sorted(ids)
+    assert reader.connections > KILLS
