@@ -248,6 +248,12 @@ class ModelMismatchError(EmbeddingError):
     code = "model_mismatch"
 
 
+class EmbeddingAbandonedError(EmbeddingError):
+    """The worker that was embedding the text ended before it was done."""
+
+    code = "embedding_abandoned"
+
+
 class SpaceChangeError(MnemoliteError):
     """The embedding spaces do not allow this change now."""
 

@@ -44,6 +44,7 @@ from mnemolite.models import (
     Stats,
 )
 from mnemolite.notifications import Notifier
+from mnemolite.queue import EmbeddingQueue
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
 from mnemolite.resources import keep_running, load_model, load_reranker, open_database
@@ -76,6 +77,7 @@ class Memory:
         self.database = database
         self.events = EventStore(database, settings.search.default_language)
         self.spaces = SpaceStore(database)
+        self.queue = EmbeddingQueue(database)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
         self.lexicon = Lexicon(database)
@@ -238,11 +240,11 @@ class Memory:
 
     async def queue_state(self) -> QueueState:
         """What waits to be embedded."""
-        return await self.spaces.queue_state(self.space)
+        return await self.queue.state(self.space)
 
     async def retry_parked(self) -> int:
         """Give the events whose embedding was given up another round of tries; how many."""
-        retried = await self.spaces.retry_parked(self.space)
+        retried = await self.queue.retry_parked(self.space)
         self._notifier.notify()
         return retried
 
@@ -327,7 +329,7 @@ class Memory:
         """Wait until the queue holds none of the events; False when the time is up before."""
         ids = [event.id for event in events]
         deadline = time.monotonic() + seconds
-        while await self.spaces.pending_of_ids(self.space, ids):
+        while await self.queue.pending_of_ids(self.space, ids):
             if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(_WAIT_POLL_SECONDS)

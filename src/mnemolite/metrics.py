@@ -28,6 +28,11 @@ EMBEDDED_EVENTS = Counter("mnemolite_embedded_events", "Events embedded.", regis
 EMBEDDING_FAILURES = Counter(
     "mnemolite_embedding_failures", "Events whose embedding failed once.", registry=REGISTRY
 )
+CLAIMS_TAKEN_OVER = Counter(
+    "mnemolite_claims_taken_over",
+    "Events taken over from a worker that had gone.",
+    registry=REGISTRY,
+)
 EMBEDDING_SECONDS = Histogram(
     "mnemolite_embedding_seconds",
     "Time the model took for one call.",

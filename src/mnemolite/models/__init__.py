@@ -50,6 +50,7 @@ from mnemolite.models.state import (
     SpaceState,
     SpaceStatus,
     Stats,
+    WorkerState,
 )
 from mnemolite.models.values import (
     DEFAULT_NAMESPACE,
@@ -143,6 +144,7 @@ __all__ = [
     "Timestamp",
     "Tokenizer",
     "Where",
+    "WorkerState",
     "check_json",
     "check_text",
     "format_duration",

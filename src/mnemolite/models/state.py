@@ -1,6 +1,7 @@
 """The state of a memory: namespaces, spaces, the queue, statistics, health."""
 
 from typing import Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -104,6 +105,20 @@ class QueueState(Frozen):
     def due(self) -> int:
         """Pending events that a worker will still try."""
         return self.pending - self.parked
+
+
+class WorkerState(Frozen):
+    """A worker, on whatever machine, as it was heard of last."""
+
+    id: UUID
+    space: int = Field(description="The embedding space that it fills.")
+    host: str
+    pid: int
+    started_at: Timestamp
+    seen_at: Timestamp
+    last_success_at: Timestamp | None = Field(description="When it last stored vectors.")
+    claimed: int = Field(description="Events that it holds at the moment.")
+    events_per_second: float = Field(description="Embedded lately.")
 
 
 class Stats(Frozen):

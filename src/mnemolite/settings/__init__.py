@@ -177,6 +177,13 @@ class WorkerSettings(Group):
         gt=0,
         le=60,
     )
+    lease_seconds: float = env(
+        "MNEMO_WORKER_LEASE_SECONDS",
+        60.0,
+        "Silence after which other workers take over what a worker has claimed.",
+        ge=1,
+        le=3600,
+    )
     max_attempts: int = env(
         "MNEMO_WORKER_MAX_ATTEMPTS", 5, "Tries before an event is parked.", ge=1, le=100
     )
