@@ -1,5 +1,6 @@
 """The connection pool, and the one border where psycopg's errors become MnemoLite's."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
@@ -98,6 +99,8 @@ class Database:
     def __init__(self, dsn: str, settings: DatabaseSettings) -> None:
         self.dsn = dsn
         self._settings = settings
+        self.out_of_room: float | None = None
+        """When the database last had no room for a write, by ``time.monotonic``."""
         self._pool = AsyncConnectionPool(
             dsn,
             connection_class=AsyncConnection[DictRow],
@@ -126,16 +129,25 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode, for single statements."""
-        with translated_errors():
+        with self._noted_errors():
             async with self._checked_out() as connection:
                 yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction, committed when the block ends well."""
-        with translated_errors():
+        with self._noted_errors():
             async with self._checked_out() as connection, connection.transaction():
                 yield connection
+
+    @contextmanager
+    def _noted_errors(self) -> Iterator[None]:
+        try:
+            with translated_errors():
+                yield
+        except DatabaseFullError:
+            self.out_of_room = time.monotonic()
+            raise
 
     @asynccontextmanager
     async def _checked_out(self) -> AsyncIterator[Connection]:

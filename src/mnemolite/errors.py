@@ -111,6 +111,13 @@ class UnauthorizedError(MnemoliteError):
     status = 401
 
 
+class QueueFullError(MnemoliteError):
+    """Too many events wait to be embedded."""
+
+    code = "queue_full"
+    status = 503
+
+
 class StartingError(MnemoliteError):
     """The server is starting."""
 

@@ -12,16 +12,18 @@ from uuid import UUID
 import structlog
 
 from mnemolite import metrics
+from mnemolite.backpressure import BackPressure
 from mnemolite.context import pack
 from mnemolite.database import Database
 from mnemolite.embedders import Embedders, Served, recipe_of
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import (
     InvalidVectorError,
-    MnemoliteError,
     ModelUnavailableError,
 )
 from mnemolite.events import EventStore
+from mnemolite.health import HealthChecks
+from mnemolite.heartbeats import Heartbeats
 from mnemolite.history import SearchHistory, compare
 from mnemolite.lexicon import Lexicon
 from mnemolite.models import (
@@ -42,6 +44,7 @@ from mnemolite.models import (
     Space,
     SpaceState,
     Stats,
+    WorkerState,
 )
 from mnemolite.notifications import Notifier
 from mnemolite.queue import EmbeddingQueue
@@ -87,6 +90,13 @@ class Memory:
             database,
             days=settings.search.history_days,
             searches=settings.search.history_searches,
+        )
+        self.heartbeats = Heartbeats(database)
+        self._health = HealthChecks(
+            database, self.embedders, reranking=self._reranking, limits=settings.pipeline
+        )
+        self.pressure = BackPressure(
+            self.queue, self.heartbeats, limit=settings.pipeline.max_pending
         )
         self._notifier = notifier
         self._own = embedder
@@ -147,11 +157,13 @@ class Memory:
         """Store all events or none; returns them and how many are new.
 
         ``wait_seconds`` is how long to wait for their embeddings; what is not embedded by then
-        comes back as pending.
+        comes back as pending. Raises QueueFullError when too many are pending already.
         """
+        await self.pressure.admit(events, self._current_space)
         added = await self.events.add(events)
         self._notifier.notify()
         created = sum(item.created for item in added)
+        self.pressure.added(created)
         metrics.ADDED_EVENTS.inc(created)
         stored = [item.event for item in added]
         if wait_seconds and await self._wait_embedded(stored, wait_seconds):
@@ -159,9 +171,11 @@ class Memory:
         return stored, created
 
     async def count_added(self, events: Sequence[NewEvent]) -> int:
-        """``add_many`` for imports: stores all or none, and tells only how many are new."""
+        """``add_many`` for imports: waits for room, and tells only how many are new."""
+        await self.pressure.wait(self._current_space)
         created = await self.events.count_added(events)
         self._notifier.notify()
+        self.pressure.added(created)
         metrics.ADDED_EVENTS.inc(created)
         return created
 
@@ -229,6 +243,10 @@ class Memory:
             raise ModelUnavailableError("No model has been used with this database yet.")
         return self.embedders.current.space
 
+    @property
+    def _current_space(self) -> Space | None:
+        return self.embedders.current.space if self.embedders.current else None
+
     async def list_spaces(self) -> list[SpaceState]:
         """Every embedding space, oldest first, and how far it is filled."""
         return [await self.succession.state(space) for space in await self.spaces.all()]
@@ -242,6 +260,10 @@ class Memory:
         """What waits to be embedded."""
         return await self.queue.state(self.space)
 
+    async def workers(self) -> list[WorkerState]:
+        """Who embeds, on whatever machine, as far as it was heard of lately."""
+        return await self.heartbeats.living()
+
     async def retry_parked(self) -> int:
         """Give the events whose embedding was given up another round of tries; how many."""
         retried = await self.queue.retry_parked(self.space)
@@ -252,6 +274,7 @@ class Memory:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
         metrics.observe_cache(self.embedder.cache_stats())
+        await self._health.run()
 
     async def settle(self) -> None:
         """Count all that came and went into the lexicon, and let the planner know the tables."""
@@ -266,6 +289,7 @@ class Memory:
             **counts,
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
+            workers=await self.workers(),
             space=self.space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
@@ -277,39 +301,14 @@ class Memory:
         return await self.events.database_facts()
 
     async def health(self) -> Health:
-        """Whether database, schema and model work, each named."""
-        checks = {"model": self._check_model(), "database": await self._check_database()}
-        if (reranker := self._reranking.check()) is not None:
-            checks["reranker"] = reranker
-        served = self.embedders.current
-        if served and served.embedder and (fault := served.embedder.cache_fault()):
-            checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it
+        """Whether model, database, writes and the embedding of events work, each named."""
+        checks = await self._health.run()
         ready = all(check.ok for check in checks.values())
         return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
 
     async def try_reranker(self) -> Check:
         """Whether the reranker, if there is one, judges a pair within its deadline."""
         return await self._reranking.try_out()
-
-    async def _check_database(self) -> Check:
-        try:
-            active = await self.spaces.active()
-        except MnemoliteError as error:
-            return Check(ok=False, detail=str(error))
-        return Check(ok=True, detail="answers" if active else "answers; it has no space yet")
-
-    def _check_model(self) -> Check:
-        served = self.embedders.current
-        if served is None or served.embedder is None:
-            return Check(ok=False, detail="no model is loaded")
-        space = served.space
-        detail = f"{space.model}, space {space.id}"
-        if space.status == "active":
-            return Check(ok=True, detail=detail)
-        # It answers, from vectors that are kept complete; a red light would take it out of service.
-        return Check(
-            ok=True, detail=f"{detail}, which is no longer the active one: restart with its model"
-        )
 
     async def _space_of(self, query: SearchQuery, served: Served | None) -> Space | None:
         """The space to search: that of the process, or the one that a client's vector names."""

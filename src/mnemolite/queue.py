@@ -13,10 +13,11 @@ import structlog
 from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from mnemolite.database import Connection, Database
 from mnemolite.errors import DatabaseError, EmbeddingAbandonedError, MnemoliteError
-from mnemolite.models import QueueState, Space
+from mnemolite.models import JsonObject, QueueState, Space
 from mnemolite.sql import load
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,20 @@ class EmbeddingQueue:
         async with self._database.connection() as connection:
             cursor = await connection.execute(_queries["retry_parked"], {"space": space.id})
             return cursor.rowcount
+
+    async def pending(self, space: Space, *, at_most: int) -> int:
+        """How many events a worker will still try; a count that stops there costs no more."""
+        values = {"space": space.id, "at_most": at_most}
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_queries["pending"], values)).fetchone()
+        return int(row["events"]) if row else 0
+
+    async def brings_text(self, contents: Sequence[JsonObject]) -> bool:
+        """Whether any event of these contents would be queued."""
+        values = {"contents": [Jsonb(content) for content in contents]}
+        async with self._database.connection() as connection:
+            row = await (await connection.execute(_queries["brings_text"], values)).fetchone()
+        return bool(row and row["found"])
 
     async def pending_of_ids(self, space: Space, ids: Sequence[UUID]) -> int:
         """How many of these events are still to be embedded; parked ones do not count."""

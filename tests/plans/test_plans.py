@@ -205,6 +205,17 @@ async def test_a_batch_is_claimed_finished_and_given_back(filled: Memory, plans:
     assert not plans.whole_tables() & LARGE
 
 
+async def test_readiness_and_back_pressure_look_at_the_head_of_the_queue(
+    filled: Memory, plans: Plans
+) -> None:
+    assert (await filled.health()).checks["lag"].ok
+    assert plans.used("embedding_queue_due_idx")
+    plans.scans.clear()
+    assert await filled.queue.pending(filled.space, at_most=100) == 100
+    assert plans.used("embedding_queue_due_idx")
+    assert not plans.whole_tables() & LARGE
+
+
 async def test_embedding_a_batch(filled: Memory, plans: Plans) -> None:
     batch = filled.settings.worker.batch_size
     assert await Worker(filled).embed_batch() == batch

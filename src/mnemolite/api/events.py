@@ -16,6 +16,7 @@ from mnemolite.errors import (
     InvalidInputError,
     InvalidTextError,
     InvalidTimestampError,
+    QueueFullError,
 )
 from mnemolite.models import (
     MAX_BATCH,
@@ -96,7 +97,12 @@ class PageParams(PageOptions):
             **example(EXAMPLE_EVENT),
         },
         **responses(
-            *WITH_BODY, *WRITING, InvalidTextError, InvalidTimestampError, EventConflictError
+            *WITH_BODY,
+            *WRITING,
+            InvalidTextError,
+            InvalidTimestampError,
+            EventConflictError,
+            QueueFullError,
         ),
     },
 )
@@ -122,7 +128,12 @@ async def add_event(
     responses={
         201: example({"data": [EXAMPLE_EVENT], "meta": {"count": 1, "created": 1}}),
         **responses(
-            *WITH_BODY, *WRITING, InvalidTextError, InvalidTimestampError, EventConflictError
+            *WITH_BODY,
+            *WRITING,
+            InvalidTextError,
+            InvalidTimestampError,
+            EventConflictError,
+            QueueFullError,
         ),
     },
 )

@@ -129,6 +129,7 @@ class Stats(Frozen):
     namespaces: int
     database_bytes: int
     queue: QueueState
+    workers: list[WorkerState] = Field(description="Those heard of lately, on all machines.")
     space: Space | None
     cache: dict[str, int] = Field(
         description="Query cache: hits, misses, evictions, bytes; shared_… of Redis, if used."

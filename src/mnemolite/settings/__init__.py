@@ -27,6 +27,7 @@ from mnemolite.settings.groups import (
     blank_is_unset,
     env,
 )
+from mnemolite.settings.pipeline import PipelineSettings
 
 
 class DatabaseSettings(Group):
@@ -268,6 +269,7 @@ class Settings(BaseModel):
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
 
@@ -296,6 +298,7 @@ _GROUPS: dict[str, Any] = {
     "embedding": EmbeddingSettings,
     "server": ServerSettings,
     "worker": WorkerSettings,
+    "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
 }

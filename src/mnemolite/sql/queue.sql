@@ -90,6 +90,15 @@ SELECT count(*) AS pending, count(*) FILTER (WHERE not_before = 'infinity') AS p
         AS errors
 FROM embedding_queue WHERE space = %(space)s
 
+-- name: pending
+SELECT count(*) AS events FROM (
+    SELECT FROM embedding_queue WHERE space = %(space)s AND not_before < 'infinity'
+    ORDER BY not_before LIMIT %(at_most)s) AS counted
+
+-- name: brings_text
+SELECT coalesce(bool_or(event_text(content) ~ '\S'), false) AS found
+FROM unnest(%(contents)s::jsonb[]) AS content
+
 -- name: retry_parked
 UPDATE embedding_queue SET attempts = 0, not_before = now()
 WHERE space = %(space)s AND not_before = 'infinity'
