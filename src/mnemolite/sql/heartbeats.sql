@@ -6,6 +6,7 @@ VALUES (%(id)s, %(space)s, %(host)s, %(pid)s, now() - make_interval(secs => %(su
 ON CONFLICT (id) DO UPDATE SET space = EXCLUDED.space, seen_at = now(), ended_at = NULL,
     last_success_at = EXCLUDED.last_success_at, behind_since = EXCLUDED.behind_since,
     claimed = EXCLUDED.claimed, events_per_second = EXCLUDED.events_per_second
+RETURNING set_config('synchronous_commit', 'off', true)  -- the next beat makes up for a lost one
 
 -- name: end
 UPDATE workers SET seen_at = now(), ended_at = now(), claimed = 0, behind_since = NULL,

@@ -8,7 +8,8 @@ LIMIT 1
 
 -- name: claim
 -- A claim moves the row out of sight of other workers until the lease ends. To take over what
--- another worker left behind is a try: a text that kills its worker is parked in the end.
+-- another worker left behind is a try: a text that kills its worker is parked in the end. A claim
+-- that a crash of the server undoes is none, so nobody waits for the disk.
 WITH due AS MATERIALIZED (
     SELECT event_id, timestamp, namespace, not_before AS due_since,
         claimed_by IS NOT NULL AS abandoned
@@ -34,16 +35,22 @@ claimed AS (
 SELECT claimed.event_id, claimed.timestamp, claimed.namespace, claimed.attempts, claimed.due_since,
     claimed.abandoned, claimed.parked, e.text, event_speaker(e.content) AS speaker
 FROM claimed
+CROSS JOIN set_config('synchronous_commit', 'off', true)
 LEFT JOIN events e ON (e.id, e.timestamp, e.namespace)
     = (claimed.event_id, claimed.timestamp, claimed.namespace)
 ORDER BY claimed.due_since, claimed.queued_at
+
+-- Statistics of a queue are always out of date. So that none of them leads past the primary key, the
+-- statements below write two conditions in ways that the planner cannot weigh: many rows may share a
+-- namespace and a time, and claimed_by changes all the time.
 
 -- name: extend
 UPDATE embedding_queue q SET not_before = now() + make_interval(secs => %(lease)s)
 FROM unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
     AS held (event_id, timestamp, namespace)
-WHERE q.space = %(space)s AND q.claimed_by = %(worker)s AND (q.event_id, q.timestamp, q.namespace)
-    = (held.event_id, held.timestamp, held.namespace)
+WHERE (q.space, q.event_id, q.timestamp) = (%(space)s, held.event_id, held.timestamp)
+  AND q.namespace IS NOT DISTINCT FROM held.namespace
+  AND coalesce(q.claimed_by = %(worker)s, false)
 
 -- name: give_back
 -- As if it had never been claimed: it keeps its turn.
@@ -51,8 +58,9 @@ UPDATE embedding_queue q SET claimed_by = NULL, not_before = held.due_since
 FROM unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[],
         %(due_since)s::timestamptz[])
     AS held (event_id, timestamp, namespace, due_since)
-WHERE q.space = %(space)s AND q.claimed_by = %(worker)s AND (q.event_id, q.timestamp, q.namespace)
-    = (held.event_id, held.timestamp, held.namespace)
+WHERE (q.space, q.event_id, q.timestamp) = (%(space)s, held.event_id, held.timestamp)
+  AND q.namespace IS NOT DISTINCT FROM held.namespace
+  AND coalesce(q.claimed_by = %(worker)s, false)
 
 -- name: finish
 -- Only what the worker still holds: not what was deleted, or taken over after the lease. Until the
@@ -60,15 +68,17 @@ WHERE q.space = %(space)s AND q.claimed_by = %(worker)s AND (q.event_id, q.times
 DELETE FROM embedding_queue q
 USING unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
     AS done (event_id, timestamp, namespace)
-WHERE q.space = %(space)s AND q.claimed_by = %(worker)s AND (q.event_id, q.timestamp, q.namespace)
-    = (done.event_id, done.timestamp, done.namespace)
+WHERE (q.space, q.event_id, q.timestamp) = (%(space)s, done.event_id, done.timestamp)
+  AND q.namespace IS NOT DISTINCT FROM done.namespace
+  AND coalesce(q.claimed_by = %(worker)s, false)
 RETURNING q.event_id, q.timestamp, q.namespace
 
 -- name: clear
 DELETE FROM {table} v
 USING unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
     AS stale (event_id, timestamp, namespace)
-WHERE (v.event_id, v.timestamp, v.namespace) = (stale.event_id, stale.timestamp, stale.namespace)
+WHERE (v.event_id, v.timestamp) = (stale.event_id, stale.timestamp)
+  AND v.namespace IS NOT DISTINCT FROM stale.namespace
 
 -- name: store
 COPY {table} (event_id, timestamp, passage, namespace, char_start, char_end, embedding)
