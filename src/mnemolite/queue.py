@@ -191,11 +191,15 @@ class Claim:
     ) -> int:
         """Take events off the queue and write their vectors; how many were still held."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(_queries["finish"], {**self._terms, **_keys(events)})
-            held = {tuple(row.values()) async for row in cursor}
+            held = await self.finish(connection, events)
             await self._write(connection, [each for each in passages if each.event.key in held])
         self._close(events)
         return len(held)
+
+    async def finish(self, connection: Connection, events: Sequence[PendingEvent]) -> set[Key]:
+        """Take events off the queue inside a transaction; the keys of those that were held."""
+        cursor = await connection.execute(_queries["finish"], {**self._terms, **_keys(events)})
+        return {(row["event_id"], row["timestamp"], row["namespace"]) async for row in cursor}
 
     async def fail(self, event: PendingEvent, error: str, *, retry_seconds: float) -> bool:
         """Put the event back for later with its error. True: it is parked for good."""

@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from mnemolite.errors import DatabaseTimeoutError
 from mnemolite.memory import Memory
 from mnemolite.queue import Claim, EmbeddedPassage, Lease
 from mnemolite.settings import Settings
@@ -120,6 +121,30 @@ async def test_after_the_lease_another_worker_takes_over_and_the_late_one_writes
         assert await late.fail(late.events[0], "late", retry_seconds=1) is False
     assert vectors(sql) == {"one": 2.0, "two": 1.0, "three": 1.0}
     assert sql.execute("SELECT count(*) FROM embedding_queue").fetchone() == (0,)
+
+
+async def stop_while_storing(memory: Memory, stopped: Claim) -> None:
+    """Keep the transaction open until another worker has embedded the event."""
+    async with memory.database.transaction() as connection:
+        await stopped.finish(connection, stopped.events)
+        embedded_by_other = 0
+        while not embedded_by_other:
+            async with memory.queue.claim(memory.space, lease(), limit=1) as heir:
+                embedded_by_other = await heir.store(heir.events, passages(heir, 2.0))
+            await asyncio.sleep(0.05)
+        await connection.execute("SELECT 1")
+
+
+async def test_a_worker_that_stops_while_it_stores_holds_nothing_for_longer_than_a_lease(
+    memory: Memory, sql: Sql
+) -> None:
+    await add(memory, "one")
+    brief = Lease(uuid4(), seconds=1, max_attempts=TRIES)
+    async with memory.queue.claim(memory.space, brief, limit=1) as stopped:
+        with pytest.raises(DatabaseTimeoutError):
+            await stop_while_storing(memory, stopped)
+        assert await stopped.store(stopped.events, passages(stopped, 1.0)) == 0
+    assert vectors(sql) == {"one": 2.0}
 
 
 async def test_a_text_that_kills_its_workers_is_parked_and_its_neighbours_are_embedded(

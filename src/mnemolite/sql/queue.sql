@@ -64,10 +64,13 @@ WHERE (q.space, q.event_id, q.timestamp) = (%(space)s, held.event_id, held.times
 
 -- name: finish
 -- Only what the worker still holds: not what was deleted, or taken over after the lease. Until the
--- commit, whoever deletes one of the events waits, and then deletes its vectors as well.
+-- commit, whoever deletes one of the events waits, and then deletes its vectors as well; a worker
+-- that is stopped in between loses the transaction as it would lose the lease.
 DELETE FROM embedding_queue q
-USING unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
-    AS done (event_id, timestamp, namespace)
+USING set_config(
+        'idle_in_transaction_session_timeout', (%(lease)s * 1000)::integer::text, true),
+    unnest(%(event_ids)s::uuid[], %(timestamps)s::timestamptz[], %(namespaces)s::text[])
+        AS done (event_id, timestamp, namespace)
 WHERE (q.space, q.event_id, q.timestamp) = (%(space)s, done.event_id, done.timestamp)
   AND q.namespace IS NOT DISTINCT FROM done.namespace
   AND coalesce(q.claimed_by = %(worker)s, false)
