@@ -9,6 +9,7 @@ import psycopg
 import structlog
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, AsyncCursor, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
@@ -59,8 +60,21 @@ _ERRORS: tuple[tuple[type[Exception], type[MnemoliteError]], ...] = (
 )
 _RETRY_AFTER_SECONDS = 1
 _RECONNECT_SECONDS = 1.0
-_CONNECT_SECONDS = 10
 _SERVICE_UNAVAILABLE = 503
+# What an address does not say itself. Without them a server that is cut off, and so never refuses
+# anything, would be waited for as long as TCP waits: minutes.
+_PATIENCE = {
+    "connect_timeout": 10,  # seconds, for each host
+    "tcp_user_timeout": 15_000,  # milliseconds until sent data must have arrived
+    "keepalives_idle": 15,  # seconds of silence, then three probes
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+_ANEW_SECONDS = 1.0
+_UNKNOWN_OUTCOME = (
+    "The connection was lost while the change was being committed, so it may be stored or not. "
+    "Send the request again; with the same Idempotency-Key, or the same ids, nothing is doubled."
+)
 
 
 def translate(error: Exception) -> MnemoliteError:
@@ -85,6 +99,15 @@ def translated_errors() -> Iterator[None]:
         raise translate(error) from error
 
 
+def patient(dsn: str) -> str:
+    """The address with bounds for a server that is cut off, where it has none of its own."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:  # no address; connecting says so
+        return dsn
+    return make_conninfo(dsn, **{name: v for name, v in _PATIENCE.items() if name not in given})
+
+
 class _TimedCursor(AsyncCursor[Any]):
     """A cursor whose statements count into the time that a search waits for the database."""
 
@@ -96,13 +119,16 @@ class _TimedCursor(AsyncCursor[Any]):
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
-    def __init__(self, dsn: str, settings: DatabaseSettings) -> None:
+    def __init__(self, dsn: str, settings: DatabaseSettings, *, required: bool = True) -> None:
+        """``required=False`` is for a server that may be away when the process starts."""
         self.dsn = dsn
         self._settings = settings
         self.out_of_room: float | None = None
         """When the database last had no room for a write, by ``time.monotonic``."""
+        self._required = required
+        self._anew_at = -_ANEW_SECONDS
         self._pool = AsyncConnectionPool(
-            dsn,
+            patient(dsn),
             connection_class=AsyncConnection[DictRow],
             kwargs={"autocommit": True, "row_factory": dict_row, "cursor_factory": _TimedCursor},
             min_size=2,
@@ -118,7 +144,9 @@ class Database:
     async def __aenter__(self) -> Self:
         with translated_errors():
             try:
-                await self._pool.open(wait=True, timeout=self._settings.pool_timeout_seconds)
+                await self._pool.open(
+                    wait=self._required, timeout=self._settings.pool_timeout_seconds
+                )
             except PoolTimeout as error:  # nothing is in use yet, so nobody answers
                 raise psycopg.OperationalError(str(error)) from error
         return self
@@ -136,9 +164,16 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction, committed when the block ends well."""
-        with self._noted_errors():
-            async with self._checked_out() as connection, connection.transaction():
-                yield connection
+        committing = False
+        try:
+            with self._noted_errors():
+                async with self._checked_out() as connection, connection.transaction():
+                    yield connection
+                    committing = True
+        except DatabaseUnavailableError as error:
+            if committing:
+                error.remedy = _UNKNOWN_OUTCOME
+            raise
 
     @contextmanager
     def _noted_errors(self) -> Iterator[None]:
@@ -161,6 +196,9 @@ class Database:
             raise
         try:
             yield connection
+        except errors.ReadOnlySqlTransaction:
+            await self._connect_anew()
+            raise
         finally:
             broken = connection.closed
             await self._pool.putconn(connection)
@@ -168,15 +206,19 @@ class Database:
                 # Where one connection was lost, others often are; each would fail a request.
                 await self._pool.check()
 
+    async def _connect_anew(self) -> None:
+        """Replace all connections: after a fail-over the old ones can lead to a standby."""
+        if time.monotonic() - self._anew_at >= _ANEW_SECONDS:  # not for each of many writers
+            self._anew_at = time.monotonic()
+            log.warning("database_is_read_only", action="connecting anew")
+            await self._pool.drain()
+
     @asynccontextmanager
     async def own_connection(self) -> AsyncIterator[Connection]:
         """A connection outside the pool, for long listening; it has no statement time-out."""
         with translated_errors():
             connection = await AsyncConnection.connect(
-                self.dsn,
-                autocommit=True,
-                row_factory=dict_row,
-                connect_timeout=_CONNECT_SECONDS,
+                patient(self.dsn), autocommit=True, row_factory=dict_row
             )
             async with connection:
                 yield connection

@@ -12,6 +12,7 @@ class MnemoliteError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    usual_remedy: ClassVar[str | None] = None  # where nothing more special is said
 
     def __init__(
         self,
@@ -23,7 +24,7 @@ class MnemoliteError(Exception):
     ) -> None:
         self.detail = detail or (type(self).__doc__ or "").split("\n", 1)[0]
         self.field = field
-        self.remedy = remedy
+        self.remedy = remedy or self.usual_remedy
         self.retry_after = retry_after
         super().__init__(self.detail)
 
@@ -158,6 +159,20 @@ class EventConflictError(MnemoliteError):
     status = 409
 
 
+class IdempotencyConflictError(MnemoliteError):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_conflict"
+    status = 409
+
+
+class IdempotencyGoneError(MnemoliteError):
+    """An event that was stored under the idempotency key has been deleted since."""
+
+    code = "idempotency_gone"
+    status = 410
+
+
 # --- The database -------------------------------------------------------------------------------
 
 
@@ -186,6 +201,10 @@ class DatabaseReadOnlyError(DatabaseError):
 
     code = "database_read_only"
     status = 503
+    usual_remedy = (
+        "DATABASE_URL must lead to the primary: name all hosts, with "
+        "target_session_attrs=read-write, so that it is found after a fail-over."
+    )
 
 
 class DatabaseFullError(DatabaseError):
@@ -193,6 +212,10 @@ class DatabaseFullError(DatabaseError):
 
     code = "database_full"
     status = 507
+    usual_remedy = (
+        "Free some space where PostgreSQL keeps its data, or give it a larger disk; nothing of the "
+        "request was stored, so send it again then."
+    )
 
 
 class DatabaseTimeoutError(DatabaseError):

@@ -1,6 +1,5 @@
 """The event store: add, list, change the metadata of, and delete events."""
 
-import base64
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -11,16 +10,17 @@ from uuid import UUID
 
 from psycopg import sql
 
+from mnemolite.cursors import decode_cursor, encode_cursor
 from mnemolite.database import EARLIEST, LATEST, Connection, Database
 from mnemolite.errors import (
     DatabaseConflictError,
     EventConflictError,
     EventNotFoundError,
-    InvalidCursorError,
     InvalidInputError,
     PayloadTooLargeError,
 )
 from mnemolite.filters import parse
+from mnemolite.idempotency import Answer, IdempotencyKeys, KeyedRequest, gone
 from mnemolite.ids import new_event_id, time_of
 from mnemolite.models import (
     MAX_TEXT_BYTES,
@@ -40,51 +40,84 @@ _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What became of one new event."""
+class Stored:
+    """What became of new events: as they are stored, in the order of the request."""
 
-    event: Event
-    created: bool  # False: it was there already, from an earlier try with the same id
+    events: list[Event]
+    created: int  # the others were there already, from an earlier try with the same ids
+    replayed: bool = False  # the answer of an earlier try with the same idempotency key
 
 
 class EventStore:
     """SQL in, models out."""
 
-    def __init__(self, database: Database, default_language: str) -> None:
+    def __init__(self, database: Database, keys: IdempotencyKeys, *, default_language: str) -> None:
         self._database = database
+        self._keys = keys
         self._language = default_language
         self._known_namespaces: set[str] = set()
 
-    async def add(self, new_events: Sequence[NewEvent]) -> list[Added]:
-        """Store the events in one transaction, all or none; the answers are in their order.
+    async def add(
+        self, new_events: Sequence[NewEvent], *, request: KeyedRequest | None = None
+    ) -> Stored:
+        """Store the events in one transaction, all or none.
 
-        Raises EventConflictError when a client's id belongs to an event of other content.
+        A ``request`` that was answered before is answered alike. Raises EventConflictError when a
+        client's id belongs to an event of other content, and what IdempotencyKeys raises.
         """
-        async with self._storing(new_events) as (connection, rows, fresh):
-            stored = await self._by_ids(connection, [row.id for row in rows])
-        return [Added(stored[row.id], id(row) in fresh) for row in rows]
+        async with self._adding(new_events) as connection:
+            if request and (answer := await self._keys.answer(connection, request)):
+                return await self._replayed(connection, request, answer=answer)
+            rows, created = await self._store(connection, new_events)
+            found = await self._by_ids(connection, [row.id for row in rows])
+            stored = Stored([found[row.id] for row in rows], created)
+            if request:
+                await self._keys.record(connection, request, answer=_answer_of(stored))
+        return stored
+
+    async def answered(self, request: KeyedRequest) -> Stored | None:
+        """What an earlier try with the same key was answered, if there was one."""
+        async with self._database.transaction() as connection:
+            answer = await self._keys.answer(connection, request)
+            return await self._replayed(connection, request, answer=answer) if answer else None
 
     async def count_added(self, new_events: Sequence[NewEvent]) -> int:
         """The same for those who do not want them back: only how many are new."""
-        async with self._storing(new_events) as (_, _, fresh):
-            return len(fresh)
+        async with self._adding(new_events) as connection:
+            _, created = await self._store(connection, new_events)
+        return created
 
     @asynccontextmanager
-    async def _storing(
-        self, new_events: Sequence[NewEvent]
-    ) -> AsyncIterator[tuple[Connection, list["_Row"], set[int]]]:
-        """Insert what is new; the rows, and which objects of them are, before the commit."""
-        names = {event.namespace for event in new_events}
+    async def _adding(self, new_events: Sequence[NewEvent]) -> AsyncIterator[Connection]:
         async with self._database.transaction() as connection:
-            await self._add_namespaces(connection, names)
-            kept = await self._already_stored(connection, new_events)
-            await _check_text_sizes(connection, new_events)
-            rows = [_Row.of(event, kept.get(index)) for index, event in enumerate(new_events)]
-            fresh = _first_of_each_id(rows, kept)
-            await self._insert(connection, fresh)
-            yield connection, rows, {id(row) for row in fresh}
+            yield connection
         # Only now: what a transaction that failed has added does not exist.
-        self._known_namespaces |= names
+        self._known_namespaces |= {event.namespace for event in new_events}
+
+    async def _store(
+        self, connection: Connection, new_events: Sequence[NewEvent]
+    ) -> tuple[list["_Row"], int]:
+        """Insert what is new; all rows, and how many were inserted."""
+        await self._add_namespaces(connection, {event.namespace for event in new_events})
+        kept = await self._already_stored(connection, new_events)
+        await _check_text_sizes(connection, new_events)
+        rows = [_Row.of(event, kept.get(index)) for index, event in enumerate(new_events)]
+        fresh = _first_of_each_id(rows, kept)
+        await self._insert(connection, fresh)
+        return rows, len(fresh)
+
+    async def _replayed(
+        self, connection: Connection, request: KeyedRequest, *, answer: Answer
+    ) -> Stored:
+        """The answer of an earlier try, from the events as they are."""
+        found = await self._by_ids(connection, answer.event_ids)
+        if not found.keys() >= set(answer.event_ids):  # dropped with their partition
+            raise gone(request)
+        events = [
+            found[event_id].model_copy(update={"pending": pending})
+            for event_id, pending in zip(answer.event_ids, answer.pending, strict=True)
+        ]
+        return Stored(events, answer.created, replayed=True)
 
     async def get(self, event_id: UUID) -> Event:
         """The event of that id, in whatever namespace. Raises EventNotFoundError."""
@@ -97,9 +130,7 @@ class EventStore:
     async def page(self, query: EventQuery) -> EventPage:
         """One page of a namespace's events."""
         newest = query.order == "newest"
-        after_timestamp, after_id = _decode_cursor(query) or (
-            (LATEST, _LAST_ID) if newest else (EARLIEST, _FIRST_ID)
-        )
+        after_timestamp, after_id = _after(query)
         statement = _queries["page"].format(
             where=parse(query.where).to_sql("e"),
             beyond=sql.SQL("<" if newest else ">"),
@@ -266,6 +297,21 @@ class _Row:
         content = _dump(event.content)
         return cls(kept or event.id or new_event_id(timestamp), timestamp, event, content)
 
+    def repeats(self, first: "_Row") -> bool:
+        """Whether it is the same event once more, by what counts for stored ones too."""
+        mine, other = self.event, first.event
+        return (
+            (mine.namespace, mine.session) == (other.namespace, other.session)
+            and (_given_timestamp(mine) or first.timestamp) == first.timestamp
+            and json.dumps(mine.content, sort_keys=True)
+            == json.dumps(other.content, sort_keys=True)
+        )
+
+
+def _answer_of(stored: Stored) -> Answer:
+    events = stored.events
+    return Answer([one.id for one in events], [one.pending for one in events], stored.created)
+
 
 def merge_patch(target: Any, patch: Any) -> Any:
     """RFC 7396: objects merge, null removes, everything else replaces."""
@@ -294,7 +340,7 @@ def _first_of_each_id(rows: Sequence[_Row], kept: dict[int, UUID]) -> list[_Row]
         if index in kept:
             continue
         first = fresh.setdefault(row.id, row)
-        if first is not row and first.content != row.content:
+        if first is not row and not row.repeats(first):
             raise _conflict(index, row.id, batch_size=len(rows))
     return list(fresh.values())
 
@@ -320,30 +366,19 @@ def _dump(value: JsonObject) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def _after(query: EventQuery) -> tuple[datetime | str, UUID]:
+    """Where the page begins: behind the last event of the page before, or at the very end."""
+    if query.cursor is not None:
+        return decode_cursor(query.cursor, order=query.order)
+    return (LATEST, _LAST_ID) if query.order == "newest" else (EARLIEST, _FIRST_ID)
+
+
 def _page_of(events: list[Event], query: EventQuery) -> EventPage:
     shown = events[: query.limit]
-    cursor = _encode_cursor(shown[-1], query) if len(events) > len(shown) else None
+    cursor = None
+    if len(events) > len(shown):
+        cursor = encode_cursor((shown[-1].timestamp, shown[-1].id), order=query.order)
     return EventPage(data=shown, meta=PageMeta(next_cursor=cursor, count=len(shown)))
-
-
-def _encode_cursor(last: Event, query: EventQuery) -> str:
-    position = [query.order, last.timestamp.isoformat(), str(last.id)]
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-
-
-def _decode_cursor(query: EventQuery) -> tuple[datetime, UUID] | None:
-    if query.cursor is None:
-        return None
-    try:
-        order, timestamp, event_id = json.loads(base64.urlsafe_b64decode(query.cursor))
-        position = datetime.fromisoformat(timestamp), UUID(event_id)
-    except (ValueError, TypeError, AttributeError):
-        raise InvalidCursorError(
-            field="cursor", remedy="Pass meta.next_cursor as it came, or leave it out."
-        ) from None
-    if order != query.order or position[0].utcoffset() is None:
-        raise InvalidCursorError("The cursor belongs to another order.", field="cursor")
-    return position
 
 
 async def _check_text_sizes(connection: Connection, new_events: Sequence[NewEvent]) -> None:

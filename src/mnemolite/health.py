@@ -11,6 +11,7 @@ from mnemolite.embedders import Embedders
 from mnemolite.errors import DatabaseError, MnemoliteError
 from mnemolite.heartbeats import SILENT_SECONDS
 from mnemolite.models import Check, Space
+from mnemolite.replica import Replica
 from mnemolite.reranking.stage import RerankStage
 from mnemolite.settings.pipeline import PipelineSettings
 from mnemolite.spaces import SpaceStore
@@ -63,12 +64,14 @@ class HealthChecks:
         embedders: Embedders,
         *,
         reranking: RerankStage,
+        replica: Replica | None,
         limits: PipelineSettings,
     ) -> None:
         self._database = database
         self._spaces = SpaceStore(database)
         self._embedders = embedders
         self._reranking = reranking
+        self._replica = replica
         self._limits = limits
         self._probing = asyncio.Lock()
         self._probed: tuple[float, Check] | None = None
@@ -81,6 +84,8 @@ class HealthChecks:
             checks |= await self._check_pipeline()
         if (reranker := self._reranking.check()) is not None:
             checks["reranker"] = reranker
+        if self._replica is not None:
+            checks["replica"] = self._replica.check()
         served = self._embedders.current
         if served and served.embedder and (fault := served.embedder.cache_fault()):
             checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it

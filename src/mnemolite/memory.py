@@ -1,7 +1,6 @@
 """Memory: what REST, the command line and Python users all call; a switchboard over the stores."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -21,10 +20,12 @@ from mnemolite.errors import (
     InvalidVectorError,
     ModelUnavailableError,
 )
-from mnemolite.events import EventStore
+from mnemolite.events import EventStore, Stored
 from mnemolite.health import HealthChecks
 from mnemolite.heartbeats import Heartbeats
 from mnemolite.history import SearchHistory, compare
+from mnemolite.idempotency import Form, IdempotencyKeys, KeyedRequest
+from mnemolite.ingestion import Ingestion
 from mnemolite.lexicon import Lexicon
 from mnemolite.models import (
     Check,
@@ -48,9 +49,17 @@ from mnemolite.models import (
 )
 from mnemolite.notifications import Notifier
 from mnemolite.queue import EmbeddingQueue
+from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import keep_running, load_model, load_reranker, open_database
+from mnemolite.resources import (
+    begin,
+    keep_running,
+    load_model,
+    load_reranker,
+    open_database,
+    open_replica,
+)
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -60,8 +69,6 @@ VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
 
 Role = Literal["search", "work", "build"]
-
-_WAIT_POLL_SECONDS = 0.02
 
 
 class Memory:
@@ -75,28 +82,35 @@ class Memory:
         notifier: Notifier,
         embedder: BatchingEmbedder | None,
         reranker: Reranker | None = None,
+        replica: Replica | None = None,
     ) -> None:
+        search, limits = settings.search, settings.pipeline
         self.settings = settings
         self.database = database
-        self.events = EventStore(database, settings.search.default_language)
+        self.keys = IdempotencyKeys(database, hours=settings.idempotency.hours)
+        self.events = EventStore(database, self.keys, default_language=search.default_language)
         self.spaces = SpaceStore(database)
         self.queue = EmbeddingQueue(database)
+        self.heartbeats = Heartbeats(database)
+        self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
+        self._ingestion = Ingestion(
+            self.events,
+            self.queue,
+            pressure=self.pressure,
+            embedders=self.embedders,
+            notifier=notifier,
+        )
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
-        self._search = Search(database, self.lexicon, reranking=self._reranking)
+        own = Search(database, self.lexicon, reranking=self._reranking)
+        self._search = searching(own, replica=replica, reranking=self._reranking)
         self.history = SearchHistory(
-            database,
-            days=settings.search.history_days,
-            searches=settings.search.history_searches,
+            database, days=search.history_days, searches=search.history_searches
         )
-        self.heartbeats = Heartbeats(database)
         self._health = HealthChecks(
-            database, self.embedders, reranking=self._reranking, limits=settings.pipeline
-        )
-        self.pressure = BackPressure(
-            self.queue, self.heartbeats, limit=settings.pipeline.max_pending
+            database, self.embedders, reranking=self._reranking, replica=replica, limits=limits
         )
         self._notifier = notifier
         self._own = embedder
@@ -120,12 +134,8 @@ class Memory:
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
-            model = asyncio.create_task(load_model(settings)) if with_model else None
-            if model is not None:
-                stack.callback(model.cancel)
-            judge = asyncio.create_task(load_reranker(settings)) if with_reranker else None
-            if judge is not None:
-                stack.callback(judge.cancel)
+            model = begin(load_model(settings), stack) if with_model else None
+            judge = begin(load_reranker(settings), stack) if with_reranker else None
             dsn, local = await open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
@@ -134,50 +144,73 @@ class Memory:
             if reranker is not None:
                 stack.push_async_callback(reranker.close)
             memory = cls(
-                settings, database, notifier=notifier, embedder=embedder, reranker=reranker
+                settings,
+                database,
+                notifier=notifier,
+                embedder=embedder,
+                reranker=reranker,
+                replica=await open_replica(settings, database, stack=stack),
             )
             await memory._use_space(role)
             if embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
             if local is not None:
-                stack.callback(asyncio.create_task(keep_running(local, database)).cancel)
+                begin(keep_running(local, database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------
 
-    async def add(self, event: NewEvent | str, *, wait_seconds: float = 0) -> Event:
-        """Store one event; it is durable when this returns. See ``add_many`` for waiting."""
+    async def add(
+        self,
+        event: NewEvent | str,
+        *,
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
+    ) -> Event:
+        """Store one event; it is durable when this returns. See ``store`` for the options."""
         new = NewEvent(content={"text": event}) if isinstance(event, str) else event
-        events, _ = await self.add_many([new], wait_seconds=wait_seconds)
-        return events[0]
+        stored = await self.store(
+            [new], form="event", wait_seconds=wait_seconds, idempotency_key=idempotency_key
+        )
+        return stored.events[0]
 
     async def add_many(
-        self, events: Sequence[NewEvent], *, wait_seconds: float = 0
+        self,
+        events: Sequence[NewEvent],
+        *,
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
     ) -> tuple[list[Event], int]:
-        """Store all events or none; returns them and how many are new.
+        """Store all events or none; returns them and how many are new. Options as ``store``'s."""
+        stored = await self.store(
+            events, wait_seconds=wait_seconds, idempotency_key=idempotency_key
+        )
+        return stored.events, stored.created
+
+    async def store(
+        self,
+        events: Sequence[NewEvent],
+        *,
+        form: Form = "batch",
+        wait_seconds: float = 0,
+        idempotency_key: str | None = None,
+    ) -> Stored:
+        """Store all events or none.
 
         ``wait_seconds`` is how long to wait for their embeddings; what is not embedded by then
-        comes back as pending. Raises QueueFullError when too many are pending already.
+        comes back as pending. A second call with the same events and ``idempotency_key`` stores
+        nothing and returns what the first one did; ``form`` is part of what must be the same.
+        Raises QueueFullError when too many events are pending, IdempotencyConflictError for a key
+        of another request, IdempotencyGoneError when an event of the first one was deleted since.
         """
-        await self.pressure.admit(events, self._current_space)
-        added = await self.events.add(events)
-        self._notifier.notify()
-        created = sum(item.created for item in added)
-        self.pressure.added(created)
-        metrics.ADDED_EVENTS.inc(created)
-        stored = [item.event for item in added]
-        if wait_seconds and await self._wait_embedded(stored, wait_seconds):
-            stored = [event.model_copy(update={"pending": False}) for event in stored]
-        return stored, created
+        request = None
+        if idempotency_key is not None:
+            request = KeyedRequest.of(idempotency_key, events, form=form)
+        return await self._ingestion.store(events, request=request, wait_seconds=wait_seconds)
 
     async def count_added(self, events: Sequence[NewEvent]) -> int:
         """``add_many`` for imports: waits for room, and tells only how many are new."""
-        await self.pressure.wait(self._current_space)
-        created = await self.events.count_added(events)
-        self._notifier.notify()
-        self.pressure.added(created)
-        metrics.ADDED_EVENTS.inc(created)
-        return created
+        return await self._ingestion.count(events)
 
     async def get(self, event_id: UUID) -> Event:
         """The event of that id. Raises EventNotFoundError."""
@@ -243,10 +276,6 @@ class Memory:
             raise ModelUnavailableError("No model has been used with this database yet.")
         return self.embedders.current.space
 
-    @property
-    def _current_space(self) -> Space | None:
-        return self.embedders.current.space if self.embedders.current else None
-
     async def list_spaces(self) -> list[SpaceState]:
         """Every embedding space, oldest first, and how far it is filled."""
         return [await self.succession.state(space) for space in await self.spaces.all()]
@@ -281,6 +310,10 @@ class Memory:
         while await self.lexicon.count():
             pass
         await self.events.analyze()
+
+    async def purge(self) -> int:
+        """Forget some of the searches and idempotency keys whose time is over; how many."""
+        return await self.history.purge() + await self.keys.purge()
 
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
@@ -323,16 +356,6 @@ class Memory:
             field="space",
             remedy="GET /v1/spaces lists them; the active one is searched.",
         )
-
-    async def _wait_embedded(self, events: Sequence[Event], seconds: float) -> bool:
-        """Wait until the queue holds none of the events; False when the time is up before."""
-        ids = [event.id for event in events]
-        deadline = time.monotonic() + seconds
-        while await self.queue.pending_of_ids(self.space, ids):
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(_WAIT_POLL_SECONDS)
-        return True
 
     async def _use_space(self, role: Role = "search") -> None:
         """Settle which space this process works in."""

@@ -115,6 +115,14 @@ REDIS_UP = Gauge(
 MODEL_BYTES = Gauge(
     "mnemolite_model_bytes", "Growth of resident memory by loading the model.", registry=REGISTRY
 )
+REPLICA_LAG_SECONDS = Gauge(
+    "mnemolite_replica_lag_seconds", "How far the read replica lags at most.", registry=REGISTRY
+)
+REPLICA_FALLBACKS = Counter(
+    "mnemolite_replica_fallbacks",
+    "Searches that the primary answered in place of the read replica.",
+    registry=REGISTRY,
+)
 RESIDENT_BYTES = Gauge(
     "mnemolite_resident_bytes", "Resident memory of this process.", registry=REGISTRY
 )

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import structlog
 
@@ -13,12 +15,22 @@ from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
 from mnemolite.errors import DatabaseError, DatabaseUnavailableError, LocalPostgresError
 from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
 from mnemolite.migrations import upgrade
+from mnemolite.replica import Replica
 from mnemolite.reranking import Reranker, create_reranker
 from mnemolite.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+def begin(work: Coroutine[Any, Any, T], stack: AsyncExitStack) -> asyncio.Task[T]:
+    """Let something run beside; it is cancelled when the stack unwinds."""
+    task = asyncio.create_task(work)
+    stack.callback(task.cancel)
+    return task
 
 
 async def load_model(settings: Settings) -> BatchingEmbedder:
@@ -62,6 +74,19 @@ async def open_database(
         dsn = local.dsn()
     await asyncio.to_thread(upgrade, dsn)
     return dsn, local
+
+
+async def open_replica(
+    settings: Settings, primary: Database, *, stack: AsyncExitStack
+) -> Replica | None:
+    """The read replica of the settings, if they name one; it may be away."""
+    if settings.replica.url is None:
+        return None
+    database = Database(settings.replica.url, settings.database, required=False)
+    await stack.enter_async_context(database)
+    replica = Replica(primary, database, max_lag_seconds=settings.replica.max_lag_seconds)
+    await stack.enter_async_context(replica.watching())
+    return replica
 
 
 async def keep_running(local: LocalPostgres, database: Database) -> None:

@@ -198,8 +198,8 @@ class Worker:
             self._index_build = asyncio.create_task(self._build_index(space))
 
     async def _purge_when_due(self) -> None:
-        """Forget old searches, a small step in each idle round until none is left."""
-        if time.monotonic() >= self._next_purge and not await self._memory.history.purge():
+        """Forget old searches and keys, a small step in each idle round until none is left."""
+        if time.monotonic() >= self._next_purge and not await self._memory.purge():
             self._next_purge = time.monotonic() + _PURGE_SECONDS
 
     async def _build_index(self, space: Space) -> None:

@@ -27,10 +27,18 @@ class _Crowd:
         self._lock = threading.Lock()
 
     def post(self, number: int) -> None:
-        event = {"id": str(uuid4()), "namespace": "crowd", "content": f"event number {number}"}
+        """Half of them give the event an id, the others the request a key."""
+        event = {"namespace": "crowd", "content": f"event number {number}"}
+        own, headers = str(uuid4()), {}
+        if number % 2:
+            event["id"] = own
+        else:
+            headers["Idempotency-Key"] = own
         while True:
             try:
-                response = httpx.post(f"{self.url}/v1/events", json=event, timeout=30)
+                response = httpx.post(
+                    f"{self.url}/v1/events", json=event, headers=headers, timeout=30
+                )
             except httpx.TransportError:
                 time.sleep(0.05)
                 continue

@@ -68,6 +68,16 @@ async def test_past_the_limit_writes_are_refused_and_nothing_is_stored(
     assert "mnemolite_queue_refused_total" in shown
 
 
+async def test_a_retry_of_what_is_stored_is_answered_all_the_same(bounded: Memory) -> None:
+    first = await bounded.store(events(1), idempotency_key="k")
+    await fill(bounded)
+    again = await bounded.store(events(1), idempotency_key="k")
+    assert again.replayed
+    assert [event.id for event in again.events] == [event.id for event in first.events]
+    with pytest.raises(QueueFullError):
+        await bounded.store(events(1), idempotency_key="another")
+
+
 async def test_once_there_is_room_writes_are_taken_again(bounded: Memory) -> None:
     await fill(bounded)
     async with running_worker(bounded):

@@ -8,9 +8,10 @@ import psycopg
 import psycopg_pool
 import pytest
 from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
 
 from mnemolite import errors
-from mnemolite.database import Database, translate
+from mnemolite.database import Database, patient, translate
 from mnemolite.errors import MnemoliteError
 from mnemolite.memory import Memory
 from mnemolite.models import NewEvent
@@ -93,6 +94,29 @@ def test_every_error_has_its_place(theirs: type[Exception]) -> None:
         assert translated.status == 422
     passing = translated.status == 503 and translated.code != "database_read_only"
     assert (translated.retry_after is not None) == passing
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("postgresql://a@db1:5432,db2:5433/x?target_session_attrs=read-write",
+         {"host": "db1,db2", "port": "5432,5433", "target_session_attrs": "read-write",
+          "connect_timeout": "10", "tcp_user_timeout": "15000"}),
+        ("host=/run dbname=x connect_timeout=3 keepalives_idle=60",
+         {"connect_timeout": "3", "keepalives_idle": "60", "keepalives_count": "3"}),
+    ],
+)  # fmt: skip
+def test_an_address_gets_the_bounds_it_lacks(dsn: str, expected: dict[str, str]) -> None:
+    assert {**conninfo_to_dict(patient(dsn)), **expected} == conninfo_to_dict(patient(dsn))
+
+
+def test_an_address_that_is_none_is_left_as_it_is() -> None:
+    assert patient("not an address") == "not an address"
+
+
+@pytest.mark.parametrize("theirs", [pg.DiskFull, pg.ReadOnlySqlTransaction])
+def test_what_needs_a_person_names_a_remedy(theirs: type[Exception]) -> None:
+    assert translate(theirs()).remedy
 
 
 # --- Real faults --------------------------------------------------------------------------------

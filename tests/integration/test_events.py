@@ -58,8 +58,8 @@ async def test_one_id_from_many_clients_at_once_is_one_event(memory: Memory, oth
     new = event(id=uuid4(), metadata={"k": 1})
     stores = [memory.events, other.events]
     answers = await asyncio.gather(*(stores[i % 2].add([new]) for i in range(20)))
-    assert [added.created for answer in answers for added in answer].count(True) == 1
-    assert len({answer[0].event.model_dump_json() for answer in answers}) == 1
+    assert sum(answer.created for answer in answers) == 1
+    assert len({answer.events[0].model_dump_json() for answer in answers}) == 1
     assert (await memory.events.counts())["events"] == 1
 
 
@@ -72,6 +72,43 @@ async def test_one_id_for_two_contents_at_once_is_a_conflict(memory: Memory) -> 
     assert (await memory.events.counts())["events"] == 1
 
 
+async def test_one_id_at_two_times_at_once_is_a_conflict(memory: Memory, other: Memory) -> None:
+    """No key of the table forbids it: in partitions by time, the two rows would not even meet."""
+    event_id, stores = uuid4(), [memory.events, other.events]
+    times = [datetime(2024, 1 + n % 2, 1, tzinfo=UTC) for n in range(10)]
+    new = [event(id=event_id, timestamp=time) for time in times]
+    tries = [stores[n // 2 % 2].add([one]) for n, one in enumerate(new)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    assert [isinstance(answer, EventConflictError) for answer in answers].count(True) == 5
+    assert (await memory.events.counts())["events"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"content": {"text": "else"}},
+        {"namespace": "m"},
+        {"session": "s"},
+        {"timestamp": datetime(2024, 2, 1, tzinfo=UTC)},
+    ],
+)
+async def test_one_id_for_two_events_of_a_batch_is_a_conflict(
+    memory: Memory, change: dict[str, Any]
+) -> None:
+    first = event(id=uuid4(), timestamp=datetime(2024, 1, 1, tzinfo=UTC))
+    with pytest.raises(EventConflictError, match=r"events\[1\].id"):
+        await memory.add_many([first, first.model_copy(update=change)])
+    assert (await memory.events.counts())["events"] == 0
+
+
+async def test_one_event_twice_in_a_batch_is_one(memory: Memory) -> None:
+    first = NewEvent(content={"text": "x", "n": 1}, id=uuid4())
+    again = NewEvent(content={"n": 1, "text": "x"}, id=first.id)
+    stored, created = await memory.add_many([first, again])
+    assert created == 1
+    assert stored[0] == stored[1]
+
+
 async def test_batches_with_the_same_ids_in_other_orders_do_not_deadlock(
     memory: Memory, other: Memory
 ) -> None:
@@ -80,9 +117,9 @@ async def test_batches_with_the_same_ids_in_other_orders_do_not_deadlock(
     orders = [batch, batch[::-1], batch[25:] + batch[:25], batch[::2] + batch[1::2]]
     tries = [stores[i % 2].add(order) for i, order in enumerate(orders * 2)]
     answers = await asyncio.gather(*tries)
-    assert [added.created for answer in answers for added in answer].count(True) == 50
+    assert sum(answer.created for answer in answers) == 50
     for order, answer in zip(orders * 2, answers, strict=True):
-        assert [added.event.id for added in answer] == [new.id for new in order]
+        assert [stored.id for stored in answer.events] == [new.id for new in order]
 
 
 async def test_namespaces_are_made_by_many_at_once(memory: Memory, other: Memory) -> None:
@@ -116,7 +153,7 @@ async def test_a_namespace_that_somebody_dropped_comes_back(memory: Memory, sql:
 
 
 async def test_an_unknown_language_is_refused_and_nothing_stored(memory: Memory, sql: Sql) -> None:
-    store = EventStore(memory.database, "klingon")
+    store = EventStore(memory.database, memory.keys, default_language="klingon")
     with pytest.raises(InvalidInputError, match="klingon"):
         await store.add([event()])
     assert count(sql, "events") == count(sql, "namespaces") == 0

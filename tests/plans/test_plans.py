@@ -81,6 +81,12 @@ async def filled(settings: Settings, filled_dsn: str) -> AsyncIterator[Memory]:
                 "WHERE (metadata -> 'n')::integer %% 4 = 0",
                 [memory.space.id],
             )
+            connection.execute(
+                "INSERT INTO idempotency_keys "
+                "(namespace, key, digest, event_ids, pending, created, expires_at) "
+                "SELECT namespace, 'key ' || (metadata ->> 'n'), '', ARRAY[id], ARRAY[true], 1, "
+                "now() + interval '1 day' FROM events"
+            )
             connection.execute("VACUUM ANALYZE")
         yield memory
 
@@ -142,7 +148,7 @@ async def plans(filled: Memory) -> AsyncIterator[Plans]:
         connection.remove_notice_handler(heard.read)
 
 
-LARGE = {"events", "embedding_queue"}
+LARGE = {"events", "embedding_queue", "idempotency_keys"}
 
 
 async def some_event(memory: Memory) -> Any:
@@ -229,6 +235,26 @@ async def test_storing_events(filled: Memory, plans: Plans) -> None:
     assert not plans.whole_tables() & LARGE
 
 
+async def test_storing_events_under_a_key_and_again(filled: Memory, plans: Plans) -> None:
+    for _ in range(2):
+        plans.scans.clear()
+        await filled.add_many([NewEvent(content={"text": "keyed"})], idempotency_key="key 15000")
+        assert plans.used("idempotency_keys_pkey")
+        assert not plans.whole_tables() & LARGE
+
+
+async def test_keys_are_purged_by_their_end(filled: Memory, plans: Plans) -> None:
+    async with filled.database.connection() as connection:
+        await connection.execute(
+            "UPDATE idempotency_keys SET expires_at = now() - interval '1 minute' "
+            "WHERE key LIKE 'key 1__'"
+        )
+        plans.scans.clear()
+    assert await filled.keys.purge() == 100
+    assert plans.used("idempotency_keys_expires_idx")
+    assert not plans.whole_tables() & LARGE
+
+
 async def test_pending_events_are_counted_for_one_namespace(filled: Memory, plans: Plans) -> None:
     result = await filled.search(SearchQuery(q="needle1500", namespace="n4", mode="text"))
     assert result.meta.pending > 0
@@ -262,6 +288,7 @@ async def test_a_delete_and_its_trigger(filled: Memory, plans: Plans) -> None:
     plans.scans.clear()
     await filled.delete(event.id)
     assert plans.used("events_pkey")
+    assert plans.used("idempotency_keys_events_idx")
     assert plans.used("embedding_queue_pkey") or plans.used("embedding_queue_namespace_idx")
     vectors = filled.space.table
     assert plans.used(f"{vectors}_pkey") or plans.used(f"{vectors}_time_idx")

@@ -23,7 +23,8 @@ def test_a_class_stands_for_itself(kind: type[MnemoliteError]) -> None:
     message = vars(kind).get("__doc__") or ""
     assert message.split("\n")[0].endswith(".")
     error = kind()
-    assert (error.detail, str(error)) == (message, message)
+    assert error.detail == message
+    assert str(error) == " ".join(filter(None, [message, kind.usual_remedy]))
     assert error.title == message.rstrip(".")
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mnemolite.errors import SettingsError
 from mnemolite.settings import Settings, describe_variables
 
-GROUPS = ("database", "embedding", "server", "worker", "pipeline", "search", "reranker")
+GROUPS = tuple(Settings.model_fields)
 
 
 @pytest.fixture(autouse=True)

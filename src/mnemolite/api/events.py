@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mnemolite.api.deps import MemoryDep, StrictJsonRoute, build, parse_where
@@ -11,11 +11,14 @@ from mnemolite.api.problems import DATABASE, WITH_BODY, WRITING, example, respon
 from mnemolite.errors import (
     EventConflictError,
     EventNotFoundError,
+    IdempotencyConflictError,
+    IdempotencyGoneError,
     InvalidCursorError,
     InvalidFilterError,
     InvalidInputError,
     InvalidTextError,
     InvalidTimestampError,
+    MnemoliteError,
     QueueFullError,
 )
 from mnemolite.models import (
@@ -54,6 +57,35 @@ Wait = Annotated[
 ]
 
 
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="1 to 255 characters: a retry with the same key and body stores nothing and "
+        "is answered as the first try was.",
+    ),
+]
+
+_STORING: tuple[type[MnemoliteError], ...] = (
+    *WITH_BODY,
+    *WRITING,
+    InvalidTextError,
+    InvalidTimestampError,
+    EventConflictError,
+    IdempotencyConflictError,
+    IdempotencyGoneError,
+    QueueFullError,
+)
+_REPLAYED = {
+    "headers": {
+        "Idempotency-Replayed": {
+            "description": "true: this is the answer of an earlier try with the same key.",
+            "schema": {"type": "string", "enum": ["true"]},
+        }
+    }
+}
+
+
 class Batch(BaseModel):
     """Up to 1,000 events, stored all or none; a bare array is taken as well."""
 
@@ -90,20 +122,14 @@ class PageParams(PageOptions):
     status_code=201,
     summary="Store one event",
     responses={
-        201: example(EXAMPLE_EVENT),
+        201: {**example(EXAMPLE_EVENT), **_REPLAYED},
         200: {
             "model": Event,
-            "description": "It was stored before, by an earlier try.",
+            "description": "It was stored before, by an earlier try with the same id.",
             **example(EXAMPLE_EVENT),
+            **_REPLAYED,
         },
-        **responses(
-            *WITH_BODY,
-            *WRITING,
-            InvalidTextError,
-            InvalidTimestampError,
-            EventConflictError,
-            QueueFullError,
-        ),
+        **responses(*_STORING),
     },
 )
 async def add_event(
@@ -112,13 +138,20 @@ async def add_event(
     *,
     response: Response,
     wait: Wait = None,
+    key: Key = None,
 ) -> Event:
     """The answer comes once the event is durable. It can be found by words, time and metadata at
     once, and by meaning as soon as it is embedded (`pending` turns false)."""
-    events, created = await memory.add_many([event], wait_seconds=_WAIT_SECONDS if wait else 0)
-    response.headers["Location"] = f"/v1/events/{events[0].id}"
-    response.status_code = 201 if created else 200
-    return events[0]
+    stored = await memory.store(
+        [event],
+        form="event",
+        wait_seconds=_WAIT_SECONDS if wait else 0,
+        idempotency_key=key,
+    )
+    response.headers["Location"] = f"/v1/events/{stored.events[0].id}"
+    response.status_code = 201 if stored.created else 200
+    _tell_replay(response, stored.replayed)
+    return stored.events[0]
 
 
 @router.post(
@@ -126,21 +159,28 @@ async def add_event(
     status_code=201,
     summary="Store up to 1,000 events, all or none",
     responses={
-        201: example({"data": [EXAMPLE_EVENT], "meta": {"count": 1, "created": 1}}),
-        **responses(
-            *WITH_BODY,
-            *WRITING,
-            InvalidTextError,
-            InvalidTimestampError,
-            EventConflictError,
-            QueueFullError,
-        ),
+        201: {
+            **example({"data": [EXAMPLE_EVENT], "meta": {"count": 1, "created": 1}}),
+            **_REPLAYED,
+        },
+        **responses(*_STORING),
     },
 )
-async def add_events(memory: MemoryDep, batch: Batch, *, wait: Wait = None) -> BatchAnswer:
+async def add_events(
+    memory: MemoryDep, batch: Batch, *, response: Response, wait: Wait = None, key: Key = None
+) -> BatchAnswer:
     """One transaction: after an error, nothing of the batch is stored."""
-    events, created = await memory.add_many(batch.events, wait_seconds=_WAIT_SECONDS if wait else 0)
-    return BatchAnswer(data=events, meta=BatchMeta(count=len(events), created=created))
+    stored = await memory.store(
+        batch.events, wait_seconds=_WAIT_SECONDS if wait else 0, idempotency_key=key
+    )
+    _tell_replay(response, stored.replayed)
+    meta = BatchMeta(count=len(stored.events), created=stored.created)
+    return BatchAnswer(data=stored.events, meta=meta)
+
+
+def _tell_replay(response: Response, replayed: bool) -> None:
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
 
 
 @router.get(

@@ -199,6 +199,16 @@ class RerankMeta(Frozen):
     ms: float = Field(description="How long it took, in milliseconds.")
 
 
+class ReplicaMeta(Frozen):
+    """Whether the read replica answered, and how old its view may be."""
+
+    used: bool = Field(description="Whether it was searched; if not, the primary was.")
+    lag_seconds: float | None = Field(
+        description="How far it lagged behind the primary at most; null: not used, or not known."
+    )
+    reason: str | None = Field(description="Why the primary was searched; null if it was not.")
+
+
 class QueryTerm(Frozen):
     """A word that was looked for."""
 
@@ -246,6 +256,9 @@ class SearchMeta(Frozen):
     count: int = Field(description="Hits in this answer.")
     rerank: RerankMeta | None = Field(
         None, description="The reranking; null if nobody was to rerank."
+    )
+    replica: ReplicaMeta | None = Field(
+        None, description="The part of the read replica; null if there is none."
     )
     dates: list[NamedDate] = Field(
         default_factory=list, description="The dates in the question, as they were read."

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from mnemolite.errors import SettingsError
+from mnemolite.settings.database import IdempotencySettings, ReplicaSettings
 from mnemolite.settings.embeddings import BatchSettings, RedisSettings, RemoteSettings
 from mnemolite.settings.groups import (
     Group,
@@ -272,6 +273,8 @@ class Settings(BaseModel):
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
+    idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
+    replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -301,6 +304,8 @@ _GROUPS: dict[str, Any] = {
     "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
+    "idempotency": IdempotencySettings,
+    "replica": ReplicaSettings,
 }
 
 
