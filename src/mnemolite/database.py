@@ -123,6 +123,8 @@ class Database:
         """``required=False`` is for a server that may be away when the process starts."""
         self.dsn = dsn
         self._settings = settings
+        self.out_of_room: float | None = None
+        """When the database last had no room for a write, by ``time.monotonic``."""
         self._required = required
         self._anew_at = -_ANEW_SECONDS
         self._pool = AsyncConnectionPool(
@@ -155,7 +157,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode, for single statements."""
-        with translated_errors():
+        with self._noted_errors():
             async with self._checked_out() as connection:
                 yield connection
 
@@ -164,13 +166,22 @@ class Database:
         """A connection inside a transaction, committed when the block ends well."""
         committing = False
         try:
-            with translated_errors():
+            with self._noted_errors():
                 async with self._checked_out() as connection, connection.transaction():
                     yield connection
                     committing = True
         except DatabaseUnavailableError as error:
             if committing:
                 error.remedy = _UNKNOWN_OUTCOME
+            raise
+
+    @contextmanager
+    def _noted_errors(self) -> Iterator[None]:
+        try:
+            with translated_errors():
+                yield
+        except DatabaseFullError:
+            self.out_of_room = time.monotonic()
             raise
 
     @asynccontextmanager

@@ -5,7 +5,7 @@ import os
 import platform
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,43 @@ async def _queue(memory: Memory) -> Finding:
     return Finding("queue", "ok", "nothing is pending")
 
 
+async def _writes(memory: Memory) -> Finding:
+    return await _health(
+        memory, "writes", remedy="Make room, or connect to the primary server (DATABASE_URL)."
+    )
+
+
+async def _lag(memory: Memory) -> Finding:
+    return await _health(
+        memory, "lag", remedy="More workers (`mnemolite worker`), or a faster model."
+    )
+
+
+async def _workers(memory: Memory) -> Finding:
+    finding = await _health(
+        memory,
+        "workers",
+        remedy="Start `mnemolite serve` or `mnemolite worker`, and look at its log.",
+    )
+    workers = [
+        f"{each.host} (process {each.pid}, space {each.space}, {each.events_per_second:.0f}/s)"
+        for each in await memory.workers()
+    ]
+    return replace(finding, detail="; ".join([finding.detail, *workers]))
+
+
+async def _health(memory: Memory, name: str, *, remedy: str) -> Finding:
+    """What readiness would say of it."""
+    check = (await memory.health()).checks.get(name)
+    if check is None:
+        return Finding(name, "note", "not known, for another check has failed")
+    return (
+        Finding(name, "ok", check.detail)
+        if check.ok
+        else Finding(name, "wrong", check.detail, remedy)
+    )
+
+
 async def _memory(memory: Memory) -> Finding:
     stats = await memory.stats()
     size = stats.database_bytes / 2**20
@@ -140,7 +177,10 @@ _CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (
     _server,
     _model,
     _reranker,
+    _writes,
     _queue,
+    _lag,
+    _workers,
     _memory,
 )
 

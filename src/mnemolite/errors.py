@@ -112,6 +112,13 @@ class UnauthorizedError(MnemoliteError):
     status = 401
 
 
+class QueueFullError(MnemoliteError):
+    """Too many events wait to be embedded."""
+
+    code = "queue_full"
+    status = 503
+
+
 class StartingError(MnemoliteError):
     """The server is starting."""
 
@@ -303,6 +310,12 @@ class ModelMismatchError(EmbeddingError):
     """The embedding model is not the one this database was filled with."""
 
     code = "model_mismatch"
+
+
+class EmbeddingAbandonedError(EmbeddingError):
+    """The worker that was embedding the text ended before it was done."""
+
+    code = "embedding_abandoned"
 
 
 class SpaceChangeError(MnemoliteError):

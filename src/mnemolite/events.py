@@ -75,6 +75,12 @@ class EventStore:
                 await self._keys.record(connection, request, answer=_answer_of(stored))
         return stored
 
+    async def answered(self, request: KeyedRequest) -> Stored | None:
+        """What an earlier try with the same key was answered, if there was one."""
+        async with self._database.transaction() as connection:
+            answer = await self._keys.answer(connection, request)
+            return await self._replayed(connection, request, answer=answer) if answer else None
+
     async def count_added(self, new_events: Sequence[NewEvent]) -> int:
         """The same for those who do not want them back: only how many are new."""
         async with self._adding(new_events) as connection:

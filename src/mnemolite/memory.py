@@ -11,17 +11,16 @@ from uuid import UUID
 import structlog
 
 from mnemolite import metrics
+from mnemolite.backpressure import BackPressure
 from mnemolite.context import pack
 from mnemolite.database import Database
 from mnemolite.embedders import Embedders, Served, recipe_of
 from mnemolite.embeddings.batching import BatchingEmbedder
-from mnemolite.errors import (
-    InvalidVectorError,
-    MnemoliteError,
-    ModelUnavailableError,
-)
+from mnemolite.errors import InvalidVectorError, ModelUnavailableError
 from mnemolite.events import EventStore, Stored
 from mnemolite.feed import Feed
+from mnemolite.health import HealthChecks
+from mnemolite.heartbeats import Heartbeats
 from mnemolite.history import SearchHistory, compare
 from mnemolite.idempotency import Form, IdempotencyKeys, KeyedRequest
 from mnemolite.ingestion import Ingestion
@@ -47,8 +46,10 @@ from mnemolite.models import (
     Space,
     SpaceState,
     Stats,
+    WorkerState,
 )
 from mnemolite.notifications import Notifier
+from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
@@ -84,28 +85,34 @@ class Memory:
         reranker: Reranker | None = None,
         replica: Replica | None = None,
     ) -> None:
+        search, limits = settings.search, settings.pipeline
         self.settings = settings
         self.database = database
         self.keys = IdempotencyKeys(database, hours=settings.idempotency.hours)
-        self.events = EventStore(
-            database, self.keys, default_language=settings.search.default_language
-        )
-        self.intake = Intake(database, settings.search.default_language)
+        self.events = EventStore(database, self.keys, default_language=search.default_language)
+        self.intake = Intake(database, search.default_language)
         self.spaces = SpaceStore(database)
+        self.queue = EmbeddingQueue(database)
+        self.heartbeats = Heartbeats(database)
+        self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
         self._ingestion = Ingestion(
-            self.events, self.spaces, embedders=self.embedders, notifier=notifier
+            self.events,
+            self.queue,
+            pressure=self.pressure,
+            embedders=self.embedders,
+            notifier=notifier,
         )
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
-        self._replica = replica
         own = Search(database, self.lexicon, reranking=self._reranking)
         self._search = searching(own, replica=replica, reranking=self._reranking)
         self.history = SearchHistory(
-            database,
-            days=settings.search.history_days,
-            searches=settings.search.history_searches,
+            database, days=search.history_days, searches=search.history_searches
+        )
+        self._health = HealthChecks(
+            database, self.embedders, reranking=self._reranking, replica=replica, limits=limits
         )
         self.feed = Feed(database, settings.feed)
         self._notifier = notifier
@@ -196,8 +203,8 @@ class Memory:
         ``wait_seconds`` is how long to wait for their embeddings; what is not embedded by then
         comes back as pending. A second call with the same events and ``idempotency_key`` stores
         nothing and returns what the first one did; ``form`` is part of what must be the same.
-        Raises IdempotencyConflictError for a key of another request, IdempotencyGoneError when an
-        event of the first one was deleted since.
+        Raises QueueFullError when too many events are pending, IdempotencyConflictError for a key
+        of another request, IdempotencyGoneError when an event of the first one was deleted since.
         """
         request = None
         if idempotency_key is not None:
@@ -212,17 +219,20 @@ class Memory:
         space: Space | None = None,
         until_refused: bool = False,
     ) -> list[Outcome | str]:
-        """Store many events in one transaction, each with its own outcome or reason of refusal."""
+        """Store many events in one transaction, each with its own outcome or reason of refusal.
+
+        Waits for room in the queue, as imports are in no hurry.
+        """
+        await self._ingestion.wait_for_room()
         outcomes = await self.intake.store(
             incoming, languages=languages, space=space, until_refused=until_refused
         )
-        self._notifier.notify()
         stored = {Outcome.STORED, Outcome.STORED_WITH_VECTORS}
-        metrics.ADDED_EVENTS.inc(sum(outcome in stored for outcome in outcomes))
+        self._ingestion.announce(sum(outcome in stored for outcome in outcomes))
         return outcomes
 
     async def count_added(self, events: Sequence[NewEvent]) -> int:
-        """``add_many`` for imports: stores all or none, and tells only how many are new."""
+        """``add_many`` for imports: waits for room, and tells only how many are new."""
         return await self._ingestion.count(events)
 
     async def get(self, event_id: UUID) -> Event:
@@ -312,11 +322,15 @@ class Memory:
 
     async def queue_state(self) -> QueueState:
         """What waits to be embedded."""
-        return await self.spaces.queue_state(self.space)
+        return await self.queue.state(self.space)
+
+    async def workers(self) -> list[WorkerState]:
+        """Who embeds, on whatever machine, as far as it was heard of lately."""
+        return await self.heartbeats.living()
 
     async def retry_parked(self) -> int:
         """Give the events whose embedding was given up another round of tries; how many."""
-        retried = await self.spaces.retry_parked(self.space)
+        retried = await self.queue.retry_parked(self.space)
         self._notifier.notify()
         return retried
 
@@ -324,6 +338,7 @@ class Memory:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
         metrics.observe_cache(self.embedder.cache_stats())
+        await self._health.run()
 
     async def settle(self) -> None:
         """Count all that came and went into the lexicon, and let the planner know the tables."""
@@ -343,6 +358,7 @@ class Memory:
             **counts,
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
+            workers=await self.workers(),
             space=self.space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
@@ -354,41 +370,14 @@ class Memory:
         return await self.events.database_facts()
 
     async def health(self) -> Health:
-        """Whether database, schema and model work, each named."""
-        checks = {"model": self._check_model(), "database": await self._check_database()}
-        if (reranker := self._reranking.check()) is not None:
-            checks["reranker"] = reranker
-        if self._replica is not None:
-            checks["replica"] = self._replica.check()
-        served = self.embedders.current
-        if served and served.embedder and (fault := served.embedder.cache_fault()):
-            checks["cache"] = Check(ok=True, detail=fault)  # searches go on without it
+        """Whether model, database, writes and the embedding of events work, each named."""
+        checks = await self._health.run()
         ready = all(check.ok for check in checks.values())
         return Health(status="ok" if ready else "not_ready", version=VERSION, checks=checks)
 
     async def try_reranker(self) -> Check:
         """Whether the reranker, if there is one, judges a pair within its deadline."""
         return await self._reranking.try_out()
-
-    async def _check_database(self) -> Check:
-        try:
-            active = await self.spaces.active()
-        except MnemoliteError as error:
-            return Check(ok=False, detail=str(error))
-        return Check(ok=True, detail="answers" if active else "answers; it has no space yet")
-
-    def _check_model(self) -> Check:
-        served = self.embedders.current
-        if served is None or served.embedder is None:
-            return Check(ok=False, detail="no model is loaded")
-        space = served.space
-        detail = f"{space.model}, space {space.id}"
-        if space.status == "active":
-            return Check(ok=True, detail=detail)
-        # It answers, from vectors that are kept complete; a red light would take it out of service.
-        return Check(
-            ok=True, detail=f"{detail}, which is no longer the active one: restart with its model"
-        )
 
     async def _space_of(self, query: SearchQuery, served: Served | None) -> Space | None:
         """The space to search: that of the process, or the one that a client's vector names."""

@@ -28,6 +28,11 @@ EMBEDDED_EVENTS = Counter("mnemolite_embedded_events", "Events embedded.", regis
 EMBEDDING_FAILURES = Counter(
     "mnemolite_embedding_failures", "Events whose embedding failed once.", registry=REGISTRY
 )
+CLAIMS_TAKEN_OVER = Counter(
+    "mnemolite_claims_taken_over",
+    "Events taken over from a worker that had gone.",
+    registry=REGISTRY,
+)
 EMBEDDING_SECONDS = Histogram(
     "mnemolite_embedding_seconds",
     "Time the model took for one call.",
@@ -80,6 +85,25 @@ QUEUE_PARKED = Gauge(
 )
 QUEUE_OLDEST_SECONDS = Gauge(
     "mnemolite_queue_oldest_seconds", "Age of the oldest pending event.", registry=REGISTRY
+)
+QUEUE_DUE_SECONDS = Gauge(
+    "mnemolite_queue_due_seconds",
+    "How long the oldest due event has waited for a worker.",
+    registry=REGISTRY,
+)
+QUEUE_REFUSED = Counter(
+    "mnemolite_queue_refused", "Writes refused because too many events wait.", registry=REGISTRY
+)
+WORKERS = Gauge(
+    "mnemolite_workers", "Workers of the active space, on all machines.", registry=REGISTRY
+)
+WORKER_SUCCESS_SECONDS = Gauge(
+    "mnemolite_worker_success_seconds",
+    "Time since the last success of any worker of the active space.",
+    registry=REGISTRY,
+)
+READY = Gauge(
+    "mnemolite_ready", "1 when a check of readiness is passed.", ["check"], registry=REGISTRY
 )
 CACHE_HITS = Gauge("mnemolite_cache_hits", "Query vectors found in the cache.", registry=REGISTRY)
 CACHE_MISSES = Gauge("mnemolite_cache_misses", "Query vectors not in the cache.", registry=REGISTRY)

@@ -1,22 +1,14 @@
-"""Embedding spaces: which model a database was filled with, its vectors, and what is pending."""
+"""Embedding spaces: which model a database was filled with, and its vectors."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
-from uuid import UUID
 
-import numpy as np
-from numpy.typing import NDArray
-from pgvector import Vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from mnemolite.database import Connection, Database
 from mnemolite.embeddings import ModelInfo
 from mnemolite.errors import ModelMismatchError, ModelUnavailableError
-from mnemolite.models import JsonObject, QueueState, Space
+from mnemolite.models import JsonObject, Space
 from mnemolite.sql import load
 
 _queries = load("spaces")
@@ -32,30 +24,8 @@ _CENTRE_SAMPLE = 20_000
 COLUMNS = _queries["columns"]
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEvent:
-    """An event claimed for embedding; ``text`` is None when it was deleted meanwhile."""
-
-    event_id: UUID
-    timestamp: datetime
-    namespace: str
-    attempts: int
-    text: str | None
-    speaker: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedPassage:
-    """One vector of an event: the passage's number, its span in the text, and the vector."""
-
-    event: PendingEvent
-    passage: int
-    span: tuple[int, int]
-    vector: NDArray[np.float32]
-
-
 class SpaceStore:
-    """The registry of spaces, their tables of vectors, and the queue that fills them."""
+    """The registry of spaces and their tables of vectors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -101,37 +71,6 @@ class SpaceStore:
         """How many processes search the space."""
         async with self._database.connection() as connection:
             return await _searching(connection, space)
-
-    @asynccontextmanager
-    async def claim(self, space: Space, limit: int) -> AsyncIterator["Claim"]:
-        """Some pending events, nobody else's until the block ends; committed when it ends well."""
-        async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                _queries["claim"], {"space": space.id, "limit": limit}
-            )
-            rows = [PendingEvent(**row) async for row in cursor]
-            yield Claim(connection, space, events=rows)
-
-    async def queue_state(self, space: Space) -> QueueState:
-        """What waits to be embedded, and what was given up."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["queue_state"], {"space": space.id})
-            return QueueState.model_validate(await cursor.fetchone())
-
-    async def retry_parked(self, space: Space) -> int:
-        """Make the parked events of a space due again, with all their tries; how many."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["retry_parked"], {"space": space.id})
-            return cursor.rowcount
-
-    async def pending_of_ids(self, space: Space, ids: Sequence[UUID]) -> int:
-        """How many of these events are still to be embedded; parked ones do not count."""
-        parameters = {"space": space.id, "ids": list(ids)}
-        async with self._database.connection() as connection:
-            row = await (
-                await connection.execute(_queries["pending_of_ids"], parameters)
-            ).fetchone()
-        return int(row["pending"]) if row else 0
 
     async def embeddings(self, space: Space) -> int:
         """Rows of vectors in the space."""
@@ -196,69 +135,6 @@ async def _centre(connection: Connection, space: Space) -> str:
     statement = _queries["centre"].format(table=sql.Identifier(space.table))
     row = await (await connection.execute(statement, parameters)).fetchone()
     return str(row["centre"]) if row else ""
-
-
-class Claim:
-    """Pending events that this transaction holds, and the ways to be done with them."""
-
-    def __init__(
-        self, connection: Connection, space: Space, *, events: Sequence[PendingEvent]
-    ) -> None:
-        self._connection = connection
-        self._space = space
-        self.events = events
-
-    async def store(self, passages: Sequence[EmbeddedPassage]) -> None:
-        """Write the vectors, in place of those that the events may have."""
-        if not passages:
-            return
-        table = sql.Identifier(self._space.table)
-        keys = _keys([passage.event for passage in passages])
-        await self._connection.execute(_queries["clear"].format(table=table), keys)
-        # Binary COPY: as text, a vector takes longer to write and read than to look up.
-        cursor = self._connection.cursor()
-        async with cursor.copy(_queries["store"].format(table=table)) as copy:
-            copy.set_types(_PASSAGE_TYPES)
-            for passage in passages:
-                await copy.write_row(_as_row(passage))
-
-    async def finish(self, events: Sequence[PendingEvent]) -> None:
-        """Take the events off the queue."""
-        parameters = {"space": self._space.id, **_keys(events)}
-        await self._connection.execute(_queries["finish"], parameters)
-
-    async def fail(
-        self, event: PendingEvent, error: str, *, max_attempts: int, retry_seconds: float
-    ) -> bool:
-        """Put the event back for later with its error. True: it is parked for good."""
-        parameters = {
-            "space": self._space.id,
-            "event_id": event.event_id,
-            "timestamp": event.timestamp,
-            "namespace": event.namespace,
-            "error": error,
-            "max_attempts": max_attempts,
-            "retry_seconds": retry_seconds,
-        }
-        row = await (await self._connection.execute(_queries["fail"], parameters)).fetchone()
-        return bool(row and row["parked"])
-
-
-_PASSAGE_TYPES = ("uuid", "timestamptz", "int2", "text", "int4", "int4", "vector")
-
-
-def _as_row(passage: EmbeddedPassage) -> tuple[object, ...]:
-    event = passage.event
-    key = event.event_id, event.timestamp, passage.passage, event.namespace
-    return *key, *passage.span, Vector(passage.vector)
-
-
-def _keys(events: Sequence[PendingEvent]) -> dict[str, object]:
-    return {
-        "event_ids": [event.event_id for event in events],
-        "timestamps": [event.timestamp for event in events],
-        "namespaces": [event.namespace for event in events],
-    }
 
 
 async def active_space(connection: Connection) -> Space | None:

@@ -1,35 +1,30 @@
-"""The worker: claim pending events, embed them, store their vectors, all in one transaction."""
+"""The worker: claim pending events, embed them, store their vectors."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import structlog
 
 from mnemolite import metrics
+from mnemolite.batch import Batch
 from mnemolite.embedders import Served
-from mnemolite.embeddings import Span
-from mnemolite.embeddings.batching import BatchingEmbedder
-from mnemolite.embeddings.templates import recall_text
-from mnemolite.errors import (
-    MODEL_FAULTS,
-    DatabaseError,
-    EmbeddingError,
-    InvalidInputError,
-    MnemoliteError,
-    ModelUnavailableError,
-)
+from mnemolite.errors import DatabaseError, MnemoliteError, ModelUnavailableError
+from mnemolite.heartbeats import Heart
 from mnemolite.memory import Memory
 from mnemolite.models import Space
 from mnemolite.notifications import listen
-from mnemolite.spaces import Claim, EmbeddedPassage, PendingEvent
+from mnemolite.queue import Claim, EmbeddedPassage, Lease, PendingEvent
 
 log = structlog.get_logger(__name__)
 
 _FAULT_PAUSE_SECONDS = 1.0
 _PURGE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+# The database may take it later: it is away, full, or busy.
+_PASSING = (503, 507)
 
 
 class Worker:
@@ -44,6 +39,12 @@ class Worker:
         self._space = space
         self._others: dict[int, tuple[Worker, asyncio.Task[None]]] = {}
         self._settings = memory.settings.worker
+        self._heart = Heart(memory.database, lease_seconds=self._settings.lease_seconds)
+        self._lease = Lease(
+            self._heart.id,
+            seconds=self._settings.lease_seconds,
+            max_attempts=self._settings.max_attempts,
+        )
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._index_build: asyncio.Task[None] | None = None
@@ -67,8 +68,9 @@ class Worker:
         beside = None if self._space else asyncio.create_task(self._serve_others())
         listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
         try:
-            while self.served is not None and not self._stopping.is_set():
-                await self._work_or_wait()
+            async with self._heart.beating(self._worked_on):
+                while self.served is not None and not self._stopping.is_set():
+                    await self._work_or_wait()
         finally:
             self.stop()
             listener.cancel()
@@ -94,13 +96,18 @@ class Worker:
 
     async def drain(self) -> None:
         """Embed everything that is due, then return."""
-        # Two at a time: while one reads and writes the database, the other keeps the model busy.
-        async with asyncio.TaskGroup() as group:
-            for _ in range(2):
-                group.create_task(self._drain())
+        async with self._heart.beating(self._worked_on):
+            await self._drain()
 
     async def _drain(self) -> None:
-        while await self._work():
+        """Two batches at a time: while one is claimed or stored, the other has the model."""
+        ends = await asyncio.gather(self._work_on(), self._work_on(), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
+    async def _work_on(self) -> None:
+        while not self._stopping.is_set() and await self._work():
             pass
 
     async def _work(self) -> int:
@@ -108,23 +115,57 @@ class Worker:
         counted = 0 if self._space else await self._memory.lexicon.count()
         return await self.embed_batch() + counted
 
+    def _worked_on(self) -> Space | None:
+        return self.served.space if self.served else None
+
     async def embed_batch(self) -> int:
         """Embed one batch; the number of events taken off the queue or put back for later."""
         served = self.served
         if served is None or served.embedder is None:
             raise ModelUnavailableError("The model's space has been dropped.")
-        async with self._memory.spaces.claim(served.space, self._settings.batch_size) as claim:
-            if not claim.events:
-                return 0
-            done = await self._store_vectors(claim, claim.events, embedder=served.embedder)
-            await claim.finish(done)
-        metrics.EMBEDDED_EVENTS.inc(len(done))
-        return len(claim.events)
+        queue, limit = self._memory.queue, self._settings.batch_size
+        async with queue.claim(served.space, self._lease, limit=limit) as claim:
+            self._tell_takeovers(claim)
+            with self._heart.holding(claim):
+                await Batch(
+                    claim,
+                    served.embedder,
+                    store=partial(self._store, claim),
+                    retry_seconds=self._settings.retry_seconds,
+                ).run()
+        return len(claim.events) + len(claim.parked)
+
+    async def _store(
+        self, claim: Claim, events: Sequence[PendingEvent], *, passages: Sequence[EmbeddedPassage]
+    ) -> None:
+        """Store vectors; as long as a lease, try again, for they cost more than the wait."""
+        deadline = time.monotonic() + self._settings.lease_seconds
+        while True:
+            try:
+                stored = await claim.store(events, passages)
+                break
+            except DatabaseError as error:
+                late = self._stopping.is_set() or time.monotonic() > deadline
+                if late or error.status not in _PASSING:
+                    raise
+                log.warning("vectors_wait_for_database", events=len(events), error=str(error))
+                await self._pause_unless_stopping(_FAULT_PAUSE_SECONDS)
+        self._heart.succeeded(stored)
+        metrics.EMBEDDED_EVENTS.inc(stored)
+
+    def _tell_takeovers(self, claim: Claim) -> None:
+        if claim.taken_over:
+            metrics.CLAIMS_TAKEN_OVER.inc(claim.taken_over)
+            log.warning("claims_taken_over", events=claim.taken_over)
+        for event in claim.parked:
+            log.error("embedding_abandoned", event_id=str(event.event_id), parked=True)
 
     async def _work_or_wait(self) -> None:
         self._awake.clear()
         try:
-            if await self._work():
+            if done := await self._work():
+                if done >= self._settings.batch_size:  # more waits
+                    await self._drain()
                 return
             await self._index_when_due()
             if self._space is None:
@@ -142,53 +183,9 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._awake.wait(), seconds)
 
-    async def _store_vectors(
-        self, claim: Claim, events: Sequence[PendingEvent], *, embedder: BatchingEmbedder
-    ) -> list[PendingEvent]:
-        """Embed all at once; if that fails, each half, until the bad texts are alone.
-
-        A model that is out of reach is no fault of the texts: the claim is then rolled back.
-        """
-        try:
-            passages = await self._embed(events, embedder)
-        except MODEL_FAULTS:
-            raise
-        except (EmbeddingError, InvalidInputError) as error:
-            if len(events) == 1:
-                await self._put_back(claim, events[0], error=error)
-                return []
-            half = len(events) // 2
-            done = await self._store_vectors(claim, events[:half], embedder=embedder)
-            return done + await self._store_vectors(claim, events[half:], embedder=embedder)
-        await claim.store(passages)
-        return list(events)
-
-    async def _put_back(self, claim: Claim, event: PendingEvent, *, error: MnemoliteError) -> None:
-        parked = await claim.fail(
-            event,
-            f"{error.code}: {error}",
-            max_attempts=self._settings.max_attempts,
-            retry_seconds=self._settings.retry_seconds,
-        )
-        metrics.EMBEDDING_FAILURES.inc()
-        log.warning(
-            "embedding_failed", event_id=str(event.event_id), parked=parked, error=str(error)
-        )
-
-    async def _embed(
-        self, events: Sequence[PendingEvent], embedder: BatchingEmbedder
-    ) -> list[EmbeddedPassage]:
-        parts = await asyncio.to_thread(_cut, events, embedder)
-        texts = [
-            recall_text(event.text[slice(*span)], speaker=event.speaker, timestamp=event.timestamp)
-            for event, _, span in parts
-            if event.text
-        ]
-        vectors = await embedder.embed_documents(texts)
-        return [
-            EmbeddedPassage(event, number, span, vector)
-            for (event, number, span), vector in zip(parts, vectors, strict=True)
-        ]
+    async def _pause_unless_stopping(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _index_when_due(self) -> None:
         """Build the HNSW index beside the work, once nothing waits and the table is large."""
@@ -219,23 +216,11 @@ class Worker:
             await asyncio.wait([self._index_build])
 
 
-def _cut(
-    events: Sequence[PendingEvent], embedder: BatchingEmbedder
-) -> list[tuple[PendingEvent, int, Span]]:
-    """The passages of the events, numbered within each; long texts take their time."""
-    return [
-        (event, number, span)
-        for event in events
-        if event.text and not event.text.isspace()
-        for number, span in enumerate(embedder.passages(event.text))
-    ]
-
-
 @contextlib.asynccontextmanager
 async def running_worker(memory: Memory) -> AsyncIterator[Worker]:
     """A worker beside what the block does; it finishes its batch when the block ends.
 
-    A batch that takes longer than MNEMO_SHUTDOWN_SECONDS is given up: its events stay pending.
+    A batch that takes longer than MNEMO_SHUTDOWN_SECONDS is given back: its events stay pending.
     """
     worker = Worker(memory)
     task = asyncio.create_task(worker.run(), name="worker")
@@ -245,6 +230,6 @@ async def running_worker(memory: Memory) -> AsyncIterator[Worker]:
         worker.stop()
         done, _ = await asyncio.wait([task], timeout=memory.settings.server.shutdown_seconds)
         if not done:
-            log.warning("worker_batch_given_up")
+            log.warning("worker_batch_given_back")
             task.cancel()
             await asyncio.wait([task])

@@ -14,6 +14,7 @@ from mnemolite.embeddings import ModelInfo
 from mnemolite.errors import ModelMismatchError, ModelUnavailableError
 from mnemolite.memory import Memory
 from mnemolite.models import NewEvent
+from mnemolite.queue import EmbeddingQueue
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
 from mnemolite.worker import Worker
@@ -41,6 +42,11 @@ async def database(dsn: str, settings: Settings) -> AsyncIterator[Database]:
 @pytest.fixture
 def spaces(database: Database) -> SpaceStore:
     return SpaceStore(database)
+
+
+@pytest.fixture
+def queue(database: Database) -> EmbeddingQueue:
+    return EmbeddingQueue(database)
 
 
 @pytest.fixture
@@ -75,12 +81,12 @@ async def test_the_first_use_makes_the_space(spaces: SpaceStore, sql: Sql) -> No
     assert sql.execute("SELECT count(*) FROM embedded_events").fetchone() == (0,)
 
 
-async def test_the_second_use_finds_it(spaces: SpaceStore, sql: Sql) -> None:
+async def test_the_second_use_finds_it(spaces: SpaceStore, queue: EmbeddingQueue, sql: Sql) -> None:
     first = await spaces.ensure_active(INFO)
     insert(sql, "kept")
     assert await spaces.ensure_active(INFO) == first
     assert await spaces.all() == [first]
-    assert (await spaces.queue_state(first)).pending == 1
+    assert (await queue.state(first)).pending == 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ async def test_a_wide_vector_is_stored_beside_its_row(
     ],
 )
 async def test_another_model_is_refused_once_there_are_events(
-    spaces: SpaceStore, sql: Sql, change: dict[str, Any]
+    spaces: SpaceStore, queue: EmbeddingQueue, sql: Sql, change: dict[str, Any]
 ) -> None:
     first = await spaces.ensure_active(INFO)
     insert(sql, "embedded by the first")
@@ -127,7 +133,7 @@ async def test_another_model_is_refused_once_there_are_events(
     assert raised.value.remedy
     assert raised.value.field in ("EMBEDDING_MODEL", "EMBEDDING_MODE")
     assert await spaces.all() == [first]
-    assert (await spaces.queue_state(first)).pending == 1
+    assert (await queue.state(first)).pending == 1
 
 
 async def test_a_memory_of_another_model_does_not_open(
@@ -141,7 +147,7 @@ async def test_a_memory_of_another_model_does_not_open(
 
 
 async def test_another_model_takes_over_while_nothing_has_text(
-    spaces: SpaceStore, sql: Sql
+    spaces: SpaceStore, queue: EmbeddingQueue, sql: Sql
 ) -> None:
     first = await spaces.ensure_active(INFO)
     insert(sql, "  ")
@@ -151,7 +157,7 @@ async def test_another_model_takes_over_while_nothing_has_text(
     gone = sql.execute("SELECT to_regclass(%s)", [first.table]).fetchone()
     assert gone == (None,)
     insert(sql, "queued for the second")
-    assert (await spaces.queue_state(second)).pending == 1
+    assert (await queue.state(second)).pending == 1
 
 
 async def test_many_processes_at_once_make_one_space(dsn: str, settings: Settings) -> None:
@@ -197,7 +203,7 @@ async def test_what_was_stored_before_any_space_is_queued(
 
 
 async def test_no_event_slips_past_the_making_of_the_space(
-    dsn: str, spaces: SpaceStore, settings: Settings, sql: Sql
+    dsn: str, spaces: SpaceStore, queue: EmbeddingQueue, settings: Settings, sql: Sql
 ) -> None:
     async with Memory.open(settings, with_model=False) as memory:
 
@@ -210,7 +216,7 @@ async def test_no_event_slips_past_the_making_of_the_space(
             await asyncio.sleep(0)
         space = await spaces.ensure_active(INFO)
         await asyncio.gather(*writers)
-    assert (await spaces.queue_state(space)).pending == 80
+    assert (await queue.state(space)).pending == 80
 
 
 async def test_the_index_is_built_once_and_a_broken_one_replaced(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from mnemolite.arms import Arms, SearchJob
 from mnemolite.database import Connection
 from mnemolite.memory import Memory
 from mnemolite.models import EventQuery, FeedQuery, JsonObject, NewEvent, SearchQuery
+from mnemolite.queue import Lease
 from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
 from mnemolite.worker import Worker
 from tests.conftest import _fresh_database
@@ -194,11 +196,29 @@ async def test_a_page_of_events(
         assert plans.used(index)
 
 
-async def test_a_batch_is_claimed_from_the_queue(filled: Memory, plans: Plans) -> None:
-    async with filled.spaces.claim(filled.space, 64) as claim:
+async def test_a_batch_is_claimed_finished_and_given_back(filled: Memory, plans: Plans) -> None:
+    lease = Lease(uuid4(), seconds=60, max_attempts=5)
+    async with filled.queue.claim(filled.space, lease, limit=64) as claim:
         assert len(claim.events) == 64
+        assert plans.used("embedding_queue_due_idx")
+        assert plans.used("events_pkey") or plans.used("events_time_idx")
+        assert not plans.whole_tables() & LARGE
+        plans.scans.clear()
+        await claim.store(claim.events[:32], [])
+        assert plans.used("embedding_queue_pkey")
+        plans.scans.clear()
+    assert plans.used("embedding_queue_pkey"), "when the rest is given back"
+    assert not plans.whole_tables() & LARGE
+
+
+async def test_readiness_and_back_pressure_look_at_the_head_of_the_queue(
+    filled: Memory, plans: Plans
+) -> None:
+    assert (await filled.health()).checks["lag"].ok
     assert plans.used("embedding_queue_due_idx")
-    assert plans.used("events_pkey")
+    plans.scans.clear()
+    assert await filled.queue.pending(filled.space, at_most=100) == 100
+    assert plans.used("embedding_queue_due_idx")
     assert not plans.whole_tables() & LARGE
 
 
@@ -245,7 +265,7 @@ async def test_pending_events_are_counted_for_one_namespace(filled: Memory, plan
 async def test_waiting_for_an_embedding(filled: Memory, plans: Plans) -> None:
     event = await some_event(filled)
     plans.scans.clear()
-    await filled.spaces.pending_of_ids(filled.space, [event.id])
+    await filled.queue.pending_of_ids(filled.space, [event.id])
     assert plans.used("embedding_queue_pkey")
 
 

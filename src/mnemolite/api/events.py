@@ -19,6 +19,7 @@ from mnemolite.errors import (
     InvalidTextError,
     InvalidTimestampError,
     MnemoliteError,
+    QueueFullError,
 )
 from mnemolite.models import (
     MAX_BATCH,
@@ -73,6 +74,7 @@ _STORING: tuple[type[MnemoliteError], ...] = (
     EventConflictError,
     IdempotencyConflictError,
     IdempotencyGoneError,
+    QueueFullError,
 )
 _REPLAYED = {
     "headers": {

@@ -75,12 +75,24 @@ _EXAMPLE_SPACE_STATE = {
     },
     "searched_by": 1,
 }
+_EXAMPLE_WORKER = {
+    "id": "0b2f6d0e-8a57-4d1c-9f0e-5d0f6f2f7c11",
+    "space": 1,
+    "host": "memory-1",
+    "pid": 4711,
+    "started_at": "2026-01-02T03:04:05Z",
+    "seen_at": "2026-01-02T04:04:05Z",
+    "last_success_at": "2026-01-02T04:04:01Z",
+    "claimed": 512,
+    "events_per_second": 180.5,
+}
 _EXAMPLE_STATS = {
     "events": 5882,
     "embeddings": 5882,
     "namespaces": 10,
     "database_bytes": 41_943_040,
     "queue": {"pending": 0, "parked": 0, "oldest_pending_seconds": None, "errors": []},
+    "workers": [_EXAMPLE_WORKER],
     "space": _EXAMPLE_SPACE,
     "cache": {"hits": 12, "misses": 30, "evictions": 0, "bytes": 55_680},
     "resident_bytes": 220_000_000,
@@ -92,6 +104,9 @@ _EXAMPLE_HEALTH = {
     "checks": {
         "model": {"ok": True, "detail": "all-MiniLM-L6-v2, space 1"},
         "database": {"ok": True, "detail": "answers"},
+        "writes": {"ok": True, "detail": "are taken"},
+        "lag": {"ok": True, "detail": "nothing is due"},
+        "workers": {"ok": True, "detail": "1 at work, the last success 4 s ago"},
     },
 }
 _EXAMPLE_UNHEALTHY = {
@@ -153,7 +168,7 @@ async def list_spaces(memory: MemoryDep) -> Spaces:
     responses={**responses(ModelUnavailableError, *DATABASE), **_example(_EXAMPLE_STATS)},
 )
 async def get_stats(memory: MemoryDep) -> Stats:
-    """Events, embeddings, the queue, the cache, the process."""
+    """Events, embeddings, the queue, the workers, the cache, the process."""
     return await memory.stats()
 
 
@@ -175,7 +190,7 @@ async def retry_parked(memory: MemoryDep) -> Retried:
 
 @router.get("/health", summary="Summary of health", responses=_HEALTH_RESPONSES)
 async def get_health(memory: MemoryDep, response: Response) -> Health:
-    """503 when a part does not work."""
+    """503 when a part does not work: the checks say which, and why."""
     health = await memory.health()
     response.status_code = 200 if health.status == "ok" else 503
     return health
@@ -197,7 +212,8 @@ async def get_liveness() -> Alive:
     responses=_HEALTH_RESPONSES,
 )
 async def get_readiness(memory: MemoryDep, response: Response) -> Health:
-    """For load balancers: 503 when database or model do not work."""
+    """For load balancers: 503 when the database, its writes, the model or the embedding of events
+    do not work."""
     return await get_health(memory, response)
 
 

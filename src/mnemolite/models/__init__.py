@@ -60,6 +60,7 @@ from mnemolite.models.state import (
     SpaceState,
     SpaceStatus,
     Stats,
+    WorkerState,
 )
 from mnemolite.models.values import (
     DEFAULT_NAMESPACE,
@@ -161,6 +162,7 @@ __all__ = [
     "Timestamp",
     "Tokenizer",
     "Where",
+    "WorkerState",
     "check_json",
     "check_text",
     "format_duration",

@@ -1,6 +1,7 @@
 """The state of a memory: namespaces, spaces, the queue, statistics, health."""
 
 from typing import Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -106,6 +107,20 @@ class QueueState(Frozen):
         return self.pending - self.parked
 
 
+class WorkerState(Frozen):
+    """A worker, on whatever machine, as it was heard of last."""
+
+    id: UUID
+    space: int = Field(description="The embedding space that it fills.")
+    host: str
+    pid: int
+    started_at: Timestamp
+    seen_at: Timestamp
+    last_success_at: Timestamp | None = Field(description="When it last stored vectors.")
+    claimed: int = Field(description="Events that it holds at the moment.")
+    events_per_second: float = Field(description="Embedded lately.")
+
+
 class Stats(Frozen):
     """The state of the memory in figures."""
 
@@ -114,6 +129,7 @@ class Stats(Frozen):
     namespaces: int
     database_bytes: int
     queue: QueueState
+    workers: list[WorkerState] = Field(description="Those heard of lately, on all machines.")
     space: Space | None
     cache: dict[str, int] = Field(
         description="Query cache: hits, misses, evictions, bytes; shared_… of Redis, if used."

@@ -29,6 +29,7 @@ from mnemolite.settings.groups import (
     blank_is_unset,
     env,
 )
+from mnemolite.settings.pipeline import PipelineSettings
 
 
 class DatabaseSettings(Group):
@@ -179,6 +180,13 @@ class WorkerSettings(Group):
         gt=0,
         le=60,
     )
+    lease_seconds: float = env(
+        "MNEMO_WORKER_LEASE_SECONDS",
+        60.0,
+        "Silence after which other workers take over what a worker has claimed.",
+        ge=1,
+        le=3600,
+    )
     max_attempts: int = env(
         "MNEMO_WORKER_MAX_ATTEMPTS", 5, "Tries before an event is parked.", ge=1, le=100
     )
@@ -264,6 +272,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     feed: FeedSettings = Field(default_factory=FeedSettings)
+    pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
@@ -295,6 +304,7 @@ _GROUPS: dict[str, Any] = {
     "server": ServerSettings,
     "worker": WorkerSettings,
     "feed": FeedSettings,
+    "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
     "idempotency": IdempotencySettings,
