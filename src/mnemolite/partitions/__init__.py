@@ -1,0 +1,28 @@
+"""Partitions by time: how the events and their vectors are laid out, and how that changes.
+
+Events are partitioned on ``timestamp`` by one interval, the vectors of each space by a coarser one
+or not at all. What the catalog says is the truth; ``partitioning`` holds what was wished for.
+"""
+
+from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves
+from mnemolite.partitions.ranges import (
+    Interval,
+    Range,
+    following,
+    partition_name,
+    ranges,
+    start_of,
+)
+
+__all__ = [
+    "EVENTS",
+    "Interval",
+    "Leaf",
+    "Range",
+    "following",
+    "is_partitioned",
+    "leaves",
+    "partition_name",
+    "ranges",
+    "start_of",
+]
