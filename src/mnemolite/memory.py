@@ -13,7 +13,6 @@ import structlog
 from mnemolite import metrics
 from mnemolite.backpressure import BackPressure
 from mnemolite.context import pack
-from mnemolite.database import Database
 from mnemolite.embedders import Embedders, Served, recipe_of
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import InvalidVectorError, ModelUnavailableError
@@ -48,19 +47,10 @@ from mnemolite.models import (
     Stats,
     WorkerState,
 )
-from mnemolite.notifications import Notifier
 from mnemolite.queue import EmbeddingQueue
-from mnemolite.replica import Replica, searching
-from mnemolite.reranking import Reranker
+from mnemolite.replica import searching
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import (
-    begin,
-    keep_running,
-    load_model,
-    load_reranker,
-    open_database,
-    open_replica,
-)
+from mnemolite.resources import Resources, begin, keep_running, load_model, opened
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -75,17 +65,9 @@ Role = Literal["search", "work", "build"]
 class Memory:
     """A long-term memory: open it with ``Memory.open``, then add, search and delete events."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        *,
-        notifier: Notifier,
-        embedder: BatchingEmbedder | None,
-        reranker: Reranker | None = None,
-        replica: Replica | None = None,
-    ) -> None:
-        search, limits = settings.search, settings.pipeline
+    def __init__(self, settings: Settings, resources: Resources) -> None:
+        search, limits, database = settings.search, settings.pipeline, resources.database
+        replica, notifier = resources.replica, resources.notifier
         self.settings = settings
         self.database = database
         self.keys = IdempotencyKeys(database, hours=settings.idempotency.hours)
@@ -96,7 +78,8 @@ class Memory:
         self.heartbeats = Heartbeats(database)
         self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
-        self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
+        self._own = resources.embedder
+        self.embedders = Embedders(database, self.spaces, own=self._own, load=self.load_model)
         self._ingestion = Ingestion(
             self.events,
             self.queue,
@@ -105,7 +88,7 @@ class Memory:
             notifier=notifier,
         )
         self.lexicon = Lexicon(database)
-        self._reranking = RerankStage(reranker, settings.reranker)
+        self._reranking = RerankStage(resources.reranker, settings.reranker)
         own = Search(database, self.lexicon, reranking=self._reranking)
         self._search = searching(own, replica=replica, reranking=self._reranking)
         self.history = SearchHistory(
@@ -116,7 +99,6 @@ class Memory:
         )
         self.feed = Feed(database, settings.feed)
         self._notifier = notifier
-        self._own = embedder
 
     @classmethod
     @asynccontextmanager
@@ -135,30 +117,17 @@ class Memory:
         serve the space of their own model, active or not; ``"build"`` begins it if it is new.
         """
         settings = settings or Settings.load()
-        async with AsyncExitStack() as stack:
-            model = begin(load_model(settings), stack) if with_model else None
-            judge = begin(load_reranker(settings), stack) if with_reranker else None
-            dsn, local = await open_database(settings, stack)
-            database = await stack.enter_async_context(Database(dsn, settings.database))
-            notifier = await stack.enter_async_context(Notifier(database))
-            embedder = await stack.enter_async_context(await model) if model else None
-            reranker = await judge if judge else None
-            if reranker is not None:
-                stack.push_async_callback(reranker.close)
-            memory = cls(
-                settings,
-                database,
-                notifier=notifier,
-                embedder=embedder,
-                reranker=reranker,
-                replica=await open_replica(settings, database, stack=stack),
-            )
+        async with (
+            opened(settings, with_model=with_model, with_reranker=with_reranker) as resources,
+            AsyncExitStack() as stack,
+        ):
+            memory = cls(settings, resources)
             await stack.enter_async_context(memory.feed)
             await memory._use_space(role)
-            if embedder is not None:
+            if resources.embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
-            if local is not None:
-                begin(keep_running(local, database), stack)
+            if resources.local is not None:
+                begin(keep_running(resources.local, resources.database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------

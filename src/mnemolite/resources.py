@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from mnemolite.embeddings.batching import BatchingEmbedder, wrap_embedder
 from mnemolite.errors import DatabaseError, DatabaseUnavailableError, LocalPostgresError
 from mnemolite.local_postgres import LocalPostgres, default_data_dir, open_local_postgres
 from mnemolite.migrations import upgrade
+from mnemolite.notifications import Notifier
 from mnemolite.replica import Replica
 from mnemolite.reranking import Reranker, create_reranker
 from mnemolite.settings import Settings
@@ -24,6 +26,44 @@ log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 2.0
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a memory works with, open."""
+
+    database: Database
+    notifier: Notifier
+    local: LocalPostgres | None = None
+    embedder: BatchingEmbedder | None = None
+    reranker: Reranker | None = None
+    replica: Replica | None = None
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, *, with_model: bool, with_reranker: bool
+) -> AsyncIterator[Resources]:
+    """Start or join the database, bring its schema up to date, and load the models meanwhile."""
+    async with AsyncExitStack() as stack:
+        model = begin(load_model(settings), stack) if with_model else None
+        judge = begin(load_reranker(settings), stack) if with_reranker else None
+        dsn, local = await open_database(settings, stack)
+        database = await stack.enter_async_context(Database(dsn, settings.database))
+        notifier = await stack.enter_async_context(Notifier(database))
+        embedder = await stack.enter_async_context(await model) if model else None
+        reranker = await judge if judge else None
+        if reranker is not None:
+            stack.push_async_callback(reranker.close)
+        replica = await open_replica(settings, database, stack=stack)
+        yield Resources(
+            database,
+            notifier,
+            local=local,
+            embedder=embedder,
+            reranker=reranker,
+            replica=replica,
+        )
 
 
 def begin(work: Coroutine[Any, Any, T], stack: AsyncExitStack) -> asyncio.Task[T]:

@@ -22,6 +22,7 @@ from mnemolite.errors import EmbeddingError, ModelUnavailableError
 from mnemolite.memory import Memory
 from mnemolite.models import NewEvent
 from mnemolite.notifications import Notifier
+from mnemolite.resources import Resources
 from mnemolite.settings import Settings, WorkerSettings
 from mnemolite.worker import Worker, running_worker
 from tests.acceptance.server import run
@@ -75,7 +76,7 @@ async def open_memory(settings: Settings, embedder: TestEmbedder) -> AsyncIterat
         await stack.enter_async_context(database)
         notifier = await stack.enter_async_context(Notifier(database))
         front = await stack.enter_async_context(BatchingEmbedder(embedder))
-        opened = Memory(settings, database, notifier=notifier, embedder=front)
+        opened = Memory(settings, Resources(database, notifier, embedder=front))
         await opened._use_space()
         yield opened
 
