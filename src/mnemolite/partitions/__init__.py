@@ -6,7 +6,7 @@ or not at all. What the catalog says is the truth; ``partitioning`` holds what w
 
 from mnemolite.partitions.beside import create_parts, form_of, parts_beside
 from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves
-from mnemolite.partitions.layout import Change, Layout, Wish
+from mnemolite.partitions.layout import Layout
 from mnemolite.partitions.plan import Manager, Part, Plan, read_plan
 from mnemolite.partitions.ranges import (
     Interval,
@@ -20,7 +20,6 @@ from mnemolite.partitions.turn import taking_turn
 
 __all__ = [
     "EVENTS",
-    "Change",
     "Interval",
     "Layout",
     "Leaf",
@@ -28,7 +27,6 @@ __all__ = [
     "Part",
     "Plan",
     "Range",
-    "Wish",
     "create_parts",
     "following",
     "form_of",

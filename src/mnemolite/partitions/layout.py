@@ -1,13 +1,15 @@
 """The layout: partitions turned on, divided, put together and turned off, while they are in use."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 from psycopg import errors
 
 from mnemolite.database import Connection, Database
 from mnemolite.errors import InvalidInputError, LayoutRefusedError
+from mnemolite.models import LayoutChange, LayoutWish
 from mnemolite.partitions.attach import Attachment
 from mnemolite.partitions.blueprint import refuse_obstacles
 from mnemolite.partitions.catalog import EVENTS, is_partitioned, leaves
@@ -22,25 +24,6 @@ _queries = load("relayout")
 # The copy of these has not taken the name yet, so they can be taken back.
 _BEFORE_EXCHANGE = ("create", "copy", "index", "catch-up")
 _TOWARDS_PARTITIONS = ("enable", "split")
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody asks for when partitions are turned on; None: as it is, or the default."""
-
-    events_interval: str | None = None
-    embeddings_interval: str | None = None
-    premake: int | None = None
-    retention: str | None = None
-    manager: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What an operation did: the tables that it laid out anew, none if it was so already."""
-
-    operation: str
-    tables: list[str]
 
 
 def _ignore(*_: object) -> None:
@@ -71,7 +54,9 @@ class Layout:
         async with self._database.connection() as connection:
             return await _rows(connection, "unfinished")
 
-    async def enable(self, wish: Wish, *, split: bool = True, show: Show = _ignore) -> Change:
+    async def enable(
+        self, wish: LayoutWish, *, split: bool = True, show: Show = _ignore
+    ) -> LayoutChange:
         """Partition the database: attach what there is, then divide it, unless told otherwise.
 
         Raises LayoutRefusedError, with nothing changed, when something would not survive it;
@@ -81,6 +66,8 @@ class Layout:
             await self._settle(connection, "enable", show=show)
             before = await read_plan(connection)
             plan = _planned(before, wish)
+            if plan.manager != "native" and plan.manager not in self._managers:
+                raise LayoutRefusedError(f"{plan.manager} is not available.", field="manager")
             sources = await _sources(connection, partitioned=False, plan=plan)
             for source in sources:
                 await refuse_obstacles(connection, source)
@@ -90,11 +77,11 @@ class Layout:
                     connection, sources, operation="enable", step="attach", then_split=split
                 )
             done = await self._finish(connection, show)
-            if split and not sources:
+            if split:
                 done += await self._change(connection, "split", show=show)
-            return Change("enable", list(dict.fromkeys([*sources, *done])))
+            return _told("enable", done)
 
-    async def enable_sql(self, wish: Wish) -> list[str]:
+    async def enable_sql(self, wish: LayoutWish) -> list[str]:
         """The SQL by which ``enable`` would attach what there is; nothing is changed."""
         async with taking_turn(self._database) as connection:
             plan = _planned(await read_plan(connection), wish)
@@ -104,15 +91,15 @@ class Layout:
                 statements += [f"-- {source}", *await attachment.statements()]
             return statements
 
-    async def split(self, show: Show = _ignore) -> Change:
+    async def split(self, show: Show = _ignore) -> LayoutChange:
         """Divide the old tables among partitions."""
         return await self._operate("split", show)
 
-    async def undo_split(self, show: Show = _ignore) -> Change:
+    async def undo_split(self, show: Show = _ignore) -> LayoutChange:
         """Put what is older than the next interval into one partition again."""
         return await self._operate("undo-split", show)
 
-    async def disable(self, show: Show = _ignore) -> Change:
+    async def disable(self, show: Show = _ignore) -> LayoutChange:
         """Make plain tables of the partitions again."""
         return await self._operate("disable", show)
 
@@ -129,7 +116,9 @@ class Layout:
 
     # --- Operations -----------------------------------------------------------------------------
 
-    async def _operate(self, operation: str, show: Show) -> Change:
+    async def _operate(
+        self, operation: Literal["split", "undo-split", "disable"], show: Show
+    ) -> LayoutChange:
         async with taking_turn(self._database, finishing=True) as connection:
             await self._settle(connection, operation, show=show)
             done = await self._finish(connection, show)
@@ -139,11 +128,11 @@ class Layout:
                     remedy="`mnemolite partitions enable` does it.",
                 )
             done += await self._change(connection, operation, show=show)
-            return Change(operation, list(dict.fromkeys(done)))
+            return _told(operation, done)
 
-    async def _change(self, connection: Connection, operation: str, *, show: Show) -> list[str]:
-        """Lay out anew what is not as the operation wants it."""
-        done: list[str] = []
+    async def _change(self, connection: Connection, operation: str, *, show: Show) -> Counter[str]:
+        """Lay out anew what is not as the operation wants it; the rows copied, by table."""
+        done: Counter[str] = Counter()
         while sources := await self._to_change(connection, operation):
             for source in sources:
                 await refuse_obstacles(connection, source)
@@ -175,9 +164,9 @@ class Layout:
                 show(f"{row['source']}: taking back the {row['operation']}", 0, 1)
                 await (await self._relayout(connection, row["source"], show=show)).abandon()
 
-    async def _finish(self, connection: Connection, show: Show) -> list[str]:
-        """Bring every change that was begun to its end; the tables that it was about."""
-        done = []
+    async def _finish(self, connection: Connection, show: Show) -> Counter[str]:
+        """Bring every change that was begun to its end; the rows copied, by table."""
+        done: Counter[str] = Counter()
         while rows := await _rows(connection, "unfinished"):
             row = rows[0]
             source = row["source"]
@@ -187,9 +176,10 @@ class Layout:
                 plan = await read_plan(connection) or Plan()
                 attachment = self._attachment(connection, source, plan=plan)
                 await attachment.run(show, then_split=row["then_split"])
+                done[source] += 0
             else:
-                await (await self._relayout(connection, source, show=show)).run()
-            done.append(source)
+                relayout = await self._relayout(connection, source, show=show)
+                done[source] += await relayout.run()
         return done
 
     def _attachment(self, connection: Connection, source: str, *, plan: Plan) -> Attachment:
@@ -208,16 +198,24 @@ class Layout:
         )
 
 
-def _planned(before: Plan | None, wish: Wish) -> Plan:
+def _told(
+    operation: Literal["enable", "split", "undo-split", "disable"], done: Counter[str]
+) -> LayoutChange:
+    return LayoutChange(operation=operation, tables=list(done), rows=done.total())
+
+
+def _planned(before: Plan | None, wish: LayoutWish) -> Plan:
     """The plan that a wish makes. Raises LayoutRefusedError where it contradicts what there is."""
-    given = {name: value for name, value in asdict(wish).items() if value is not None}
+    given = wish.model_dump(exclude_none=True)
+    if "interval" in given:
+        given["events_interval"] = given.pop("interval")
     if given.get("manager") == "auto":
         del given["manager"]
     for name in ("events_interval", "embeddings_interval"):
         if before is not None and given.get(name, getattr(before, name)) != getattr(before, name):
             raise LayoutRefusedError(
                 f"The database is partitioned by another interval ({getattr(before, name)}).",
-                field=name,
+                field=name.removeprefix("events_"),
                 remedy="Leave the option out, or run `mnemolite partitions disable` first.",
             )
     return replace(before or Plan(), **given)
@@ -226,7 +224,7 @@ def _planned(before: Plan | None, wish: Wish) -> Plan:
 async def _store_plan(connection: Connection, plan: Plan) -> None:
     try:
         await connection.execute(_queries["store_plan"], asdict(plan))
-    except (errors.InvalidDatetimeFormat, errors.CheckViolation) as error:
+    except (errors.DataError, errors.CheckViolation) as error:
         raise InvalidInputError(
             f"{plan.retention!r} is no span of time.",
             field="retention",

@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from mnemolite.database import Connection
-from mnemolite.partitions.relayout import Names
+from mnemolite.partitions.trail import Names
 from mnemolite.sql import load
 
 _queries = load("relayout")

@@ -7,7 +7,6 @@ the copy takes its name, and the copy from then on.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
@@ -26,6 +25,7 @@ from mnemolite.partitions.locking import (
 from mnemolite.partitions.plan import Manager, Plan, forget_plan
 from mnemolite.partitions.room import refuse_lack_of_room
 from mnemolite.partitions.targets import target_of
+from mnemolite.partitions.trail import Names, Trail, listed
 from mnemolite.sql import load
 
 _queries = load("relayout")
@@ -38,38 +38,6 @@ _FIRST_BATCH, _LEAST_BATCH, _MOST_BATCH = 500, 50, 20_000
 _SYNC_BATCH = 500
 # What is left for the moment in which everybody waits.
 _SMALL_ROUND = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What a change makes beside its table, and drops again."""
-
-    source: str
-
-    @property
-    def shadow(self) -> str:
-        """The copy, until it takes the name."""
-        return f"{self.source}_new"
-
-    @property
-    def old(self) -> str:
-        """The table whose name was taken, until it is dropped."""
-        return f"{self.source}_old"
-
-    @property
-    def log(self) -> str:
-        """The keys of the rows that were written since the copy began."""
-        return f"{self.source}_relayout_log"
-
-    @property
-    def note(self) -> str:
-        """The trigger that writes the log, and its function."""
-        return f"{self.source}_relayout_note"
-
-    @property
-    def keep(self) -> str:
-        """The trigger that refuses TRUNCATE, and its function."""
-        return f"{self.source}_relayout_keep"
 
 
 class Relayout:
@@ -93,8 +61,9 @@ class Relayout:
         self._hnsw_min_rows = hnsw_min_rows
         self._show = show
 
-    async def run(self) -> None:
-        """Go on from the step at which the change stands, to its end."""
+    async def run(self) -> int:
+        """Go on from the step at which the change stands, to its end; the rows that it copied."""
+        copied = 0
         steps: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[None]]] = {
             "create": self._create,
             "copy": self._copy,
@@ -105,6 +74,8 @@ class Relayout:
         }
         while (row := await self._row()) is not None:
             await steps[row["step"]](row)
+            copied = row["rows_copied"]
+        return copied
 
     async def abandon(self) -> None:
         """Take a change back whose copy has not taken the name yet; the table is as it was."""
@@ -113,7 +84,7 @@ class Relayout:
         async def work() -> None:
             # Dropping a trigger takes its table for a moment.
             await run_all(self._connection, exchange.lock(found))
-            await run_all(self._connection, self._clear(found))
+            await run_all(self._connection, Trail(self._connection, found).clear())
             await self._execute("drop", table=found.identifier(self._names.shadow))
             await self._execute("end", source=self._source)
 
@@ -135,7 +106,7 @@ class Relayout:
 
         async def work() -> None:
             await run_all(self._connection, exchange.create(found, self._names.shadow, parts=parts))
-            await run_all(self._connection, self._follow(found))
+            await run_all(self._connection, Trail(self._connection, found).follow())
             await self._execute("settle_target", source=self._source, target=stored)
             await self._execute("settle_rows", source=self._source, rows=counted["rows"])
             await self._enter("copy")
@@ -170,10 +141,10 @@ class Relayout:
     ) -> tuple[int, Mapping[str, Any] | None]:
         """Copy one batch of a table, and note how far it is, in one transaction."""
         statement = _queries["copy"].format(
-            columns=_listed(found.written),
+            columns=listed(found.written),
             source=found.identifier(leaf),
             shadow=found.identifier(self._names.shadow),
-            key=_listed(found.key),
+            key=listed(found.key),
             descending=sql.SQL(", ").join(sql.Identifier(k) + sql.SQL(" DESC") for k in found.key),
             beyond=sql.SQL("true") if last is None else _beyond(found),
         )
@@ -256,7 +227,7 @@ class Relayout:
         taken = _SYNC_BATCH
         while taken > _SMALL_ROUND:
             async with self._connection.transaction():
-                taken = await self._sync(found)
+                taken = await Trail(self._connection, found).sync(_SYNC_BATCH)
         if self._manager is not None and row["target"] is None:
             await self._manager.release(self._connection, self._source)
         await patiently(self._connection, self._exchange, about=self._source)
@@ -266,7 +237,7 @@ class Relayout:
         await refuse_old_snapshots(self._connection)
         found = await locked_blueprint(self._connection, self._source)
         await refuse_old_snapshots(self._connection)
-        while await self._sync(found):
+        while await Trail(self._connection, found).sync(_SYNC_BATCH):
             pass
         indexes = await self._index_names(self._source)
         new = await self._index_names(self._names.shadow)
@@ -290,7 +261,7 @@ class Relayout:
 
         async def work() -> None:
             await self._execute("drop", table=found.identifier(self._names.old))
-            await run_all(self._connection, self._clear(found))
+            await run_all(self._connection, Trail(self._connection, found).clear())
             await self._enter("rename")
 
         await patiently(self._connection, work, about=self._names.old)
@@ -317,65 +288,6 @@ class Relayout:
             await run_all(self._connection, statements)
 
         await patiently(self._connection, work, about=part)
-
-    # --- What is written meanwhile --------------------------------------------------------------
-
-    def _follow(self, found: Blueprint) -> exchange.Statements:
-        """The log, and the trigger that writes it; it waits for those who write just now."""
-        log, names = found.identifier(self._names.log), self._names
-        types = ((sql.Identifier(name), raw(kind)) for name, kind in found.key_types.items())
-        columns = sql.SQL(", ").join(sql.SQL("{} {} NOT NULL").format(*pair) for pair in types)
-        yield _queries["create_log"].format(log=log, columns=columns)
-        yield _queries["create_note"].format(
-            function=found.identifier(names.note),
-            log=log,
-            key=_listed(found.key),
-            old=_listed(found.key, of="OLD"),
-            new=_listed(found.key, of="NEW"),
-        )
-        yield _queries["create_keep"].format(function=found.identifier(names.keep))
-        for query, name in (
-            ("create_note_trigger", names.note),
-            ("create_keep_trigger", names.keep),
-        ):
-            yield _queries[query].format(
-                trigger=sql.Identifier(name),
-                table=found.identifier(),
-                function=found.identifier(name),
-            )
-
-    def _clear(self, found: Blueprint) -> exchange.Statements:
-        for name in (self._names.note, self._names.keep):
-            yield _queries["drop_function"].format(function=found.identifier(name))
-        yield _queries["drop"].format(table=found.identifier(self._names.log))
-
-    async def _sync(self, found: Blueprint) -> int:
-        """Bring some of the rows that were written up to date; how many entries of the log.
-
-        What is written while this runs stands in the log once it is committed, and is taken then.
-        """
-        log, key = found.identifier(self._names.log), _listed(found.key)
-        taken = await self._one("take_log", log=log, key=key, limit=_SYNC_BATCH)
-        if not taken["rows"]:
-            return 0
-        types = ((sql.Identifier(name), raw(kind)) for name, kind in found.key_types.items())
-        parts = {
-            "shadow": found.identifier(self._names.shadow),
-            "typed": sql.SQL(", ").join(sql.SQL("{} {}").format(*pair) for pair in types),
-            "of_s": _listed(found.key, of="s"),
-            "of_k": _listed(found.key, of="k"),
-        }
-        keys = Jsonb(taken["keys"])
-        await self._execute("unsync", keys=keys, **parts)
-        await self._execute(
-            "sync",
-            keys=keys,
-            source=found.identifier(),
-            columns=_listed(found.written),
-            of_source=_listed(found.written, of="s"),
-            **parts,
-        )
-        return int(taken["rows"])
 
     # --- Statements -----------------------------------------------------------------------------
 
@@ -406,17 +318,12 @@ class Relayout:
         return await self._connection.execute(statement, parameters or None)
 
 
-def _listed(names: Sequence[str], *, of: str | None = None) -> sql.Composed:
-    prefix = sql.SQL("") if of is None else raw(f"{of}.")
-    return sql.SQL(", ").join(prefix + sql.Identifier(name) for name in names)
-
-
 def _beyond(found: Blueprint) -> sql.Composed:
     values = (
         sql.SQL("{}::{}").format(sql.Placeholder(name), raw(kind))
         for name, kind in found.key_types.items()
     )
-    return _queries["beyond"].format(key=_listed(found.key), values=sql.SQL(", ").join(values))
+    return _queries["beyond"].format(key=listed(found.key), values=sql.SQL(", ").join(values))
 
 
 def _next_limit(limit: int, seconds: float) -> int:
