@@ -36,6 +36,7 @@ Show = Callable[[str, int, int], None]  # what is being done, how much is done, 
 _BATCH_SECONDS = 0.4
 _FIRST_BATCH, _LEAST_BATCH, _MOST_BATCH = 500, 50, 20_000
 _SYNC_BATCH = 500
+_FEW_ROWS = 100
 # What is left for the moment in which everybody waits.
 _SMALL_ROUND = 50
 
@@ -170,12 +171,9 @@ class Relayout:
         tables = [leaf.name for leaf in await leaves(self._connection, shadow)]
         for number, table in enumerate(tables):
             self._show(f"{self._source}: indexing", number, len(tables))
-            for index in found.indexes:
-                name = f"{table}_{found.suffix(index)}"
-                statement = exchange.create_concurrently(found, table, index=index)
-                await self._build(found, name, statement=statement)
-                if index.constraint is not None:
-                    await self._make_key(found, table, name=name, is_primary=index.is_primary)
+            # In an almost empty partition they come with those of the whole, at once.
+            if row["target"] is None or await self._has_many_rows(found, table):
+                await self._build_indexes(found, table)
             await self._build_vector_index(found, table)
         if row["target"] is not None:
 
@@ -187,6 +185,18 @@ class Relayout:
             await patiently(self._connection, work, about=shadow)
         await self._execute("vacuum", table=found.identifier(shadow))
         await self._enter("catch-up")
+
+    async def _has_many_rows(self, found: Blueprint, table: str) -> bool:
+        many = await self._one("many_rows", table=found.identifier(table), few=_FEW_ROWS)
+        return bool(many["found"])
+
+    async def _build_indexes(self, found: Blueprint, table: str) -> None:
+        for index in found.indexes:
+            name = f"{table}_{found.suffix(index)}"
+            statement = exchange.create_concurrently(found, table, index=index)
+            await self._build(found, name, statement=statement)
+            if index.constraint is not None:
+                await self._make_key(found, table, name=name, is_primary=index.is_primary)
 
     async def _build(self, found: Blueprint, name: str, *, statement: sql.Composed) -> None:
         """Build an index, unless an earlier try did; what one left behind is not valid."""

@@ -51,6 +51,9 @@ SELECT DISTINCT date_trunc(%(interval)s, timestamp, 'UTC') AS start FROM {table}
 -- name: rows
 SELECT count(*) AS rows FROM {table}
 
+-- name: many_rows
+SELECT EXISTS (SELECT FROM {table} OFFSET %(few)s) AS found
+
 -- name: most_parts
 -- Ten statements that look at every partition find room for their locks, one for each table and each
 -- of some five indexes.
