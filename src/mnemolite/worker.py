@@ -51,7 +51,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._index_build: asyncio.Task[None] | None = None
         self._layout_change: asyncio.Task[None] | None = None
-        self._next_layout_look = time.monotonic() + _LAYOUT_SECONDS
+        self._next_layout_look = time.monotonic()
         self._next_purge = time.monotonic()
 
     def stop(self) -> None:
