@@ -1,3 +1,7 @@
+-- name: hold
+-- Before there is a snapshot, for the reason of snapshot.sql.
+LOCK TABLE events IN ACCESS SHARE MODE
+
 -- name: schema
 SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('mnemolite_schema')

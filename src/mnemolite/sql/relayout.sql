@@ -75,10 +75,11 @@ SELECT to_regclass(%(table)s) IS NOT NULL AS found
 
 -- name: snapshot_holders
 -- Transactions that go on reading with a snapshot from before: a table that is filled since then
--- would look incomplete to them.
+-- would look incomplete to them. Short ones show a snapshot as well, that of their last statement.
 SELECT count(*) AS found FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
   AND state LIKE 'idle in transaction%%' AND backend_xmin IS NOT NULL
+  AND xact_start < clock_timestamp() - interval '1 second'
 
 -- name: wait_for_locks
 SELECT set_config('lock_timeout', %(milliseconds)s, true)
