@@ -284,6 +284,20 @@ class BackupError(DatabaseError):
     code = "backup_failed"
 
 
+class LayoutBusyError(MnemoliteError):
+    """The layout of the database is being changed already."""
+
+    code = "layout_busy"
+    status = 409
+
+
+class LayoutRefusedError(MnemoliteError):
+    """The database does not allow this change of its layout."""
+
+    code = "layout_refused"
+    status = 409
+
+
 # --- Embeddings ---------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from mnemolite.models.feed import (
     FeedQuery,
     FeedScope,
 )
+from mnemolite.models.layout import LayoutChange, LayoutWish, PartitionInterval
 from mnemolite.models.search import (
     Arm,
     ArmExplanation,
@@ -128,6 +129,8 @@ __all__ = [
     "Hit",
     "HitChange",
     "JsonObject",
+    "LayoutChange",
+    "LayoutWish",
     "Metadata",
     "Mode",
     "Name",
@@ -138,6 +141,7 @@ __all__ = [
     "NewEvent",
     "PageMeta",
     "PageOptions",
+    "PartitionInterval",
     "Passage",
     "Plan",
     "Progress",

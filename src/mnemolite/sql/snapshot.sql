@@ -1,6 +1,11 @@
 -- name: begin
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
+-- name: hold
+-- Before there is a snapshot: a table that takes the place of this one later would miss, for this
+-- snapshot, what it was given last.
+LOCK TABLE events IN ACCESS SHARE MODE
+
 -- name: revision
 SELECT version_num AS revision FROM mnemolite_schema
 
