@@ -284,6 +284,13 @@ class BackupError(DatabaseError):
     code = "backup_failed"
 
 
+class PartitioningError(DatabaseError):
+    """The partitions do not allow this now."""
+
+    code = "partitioning_refused"
+    status = 409
+
+
 # --- Embeddings ---------------------------------------------------------------------------------
 
 
