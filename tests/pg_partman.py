@@ -1,4 +1,4 @@
-"""pg_partman for the test server, unpacked from Debian's packages; without them tests are skipped."""
+"""pg_partman for the test server, from Debian's packages; without them tests are skipped."""
 
 import os
 import shutil

@@ -284,10 +284,17 @@ class BackupError(DatabaseError):
     code = "backup_failed"
 
 
-class PartitioningError(DatabaseError):
-    """The partitions do not allow this now."""
+class LayoutBusyError(MnemoliteError):
+    """The layout of the database is being changed already."""
 
-    code = "partitioning_refused"
+    code = "layout_busy"
+    status = 409
+
+
+class LayoutRefusedError(MnemoliteError):
+    """The database does not allow this change of its layout."""
+
+    code = "layout_refused"
     status = 409
 
 

@@ -14,6 +14,7 @@ from mnemolite.cli import (
     evaluate,
     events,
     import_export,
+    partitions,
     queue,
     reembed,
     search,
@@ -41,6 +42,7 @@ app.command()(import_export.export)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(reembed.app, name="reembed")
+app.add_typer(partitions.app, name="partitions")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.add_typer(db.app, name="db")

@@ -1,6 +1,7 @@
 """Maintenance: the partitions ahead are made, and rows that the default one holds get their own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from mnemolite.database import Connection
@@ -45,21 +46,12 @@ class Round:
     async def make_ahead(self, table: Partitioned) -> None:
         """Make the partition of this moment and those after it, as far as they are missing."""
         carver = await Carver.of(self._connection, table.name)
-        left_to_manager = self._manager.makes(table.name, table.leaves)
-        held = len(self.held_back)
-        for gap in self._missing(table, premake=self._plan.premake):
-            rows = await carver.count(gap, at_most=self._max_rows + 1)
-            if rows or not left_to_manager:
+        if not self._dry_run and self._manager.makes(table.name, table.leaves):
+            table = await self._leave_to_manager(carver, table)
+        for gap in self._missing(table):
+            if not any(held.since == gap.since for held in self._held_of(table)):
+                rows = await carver.count(gap, at_most=self._max_rows + 1)
                 await self._make(carver, table.name, gap=gap, rows=rows)
-            elif self._dry_run:
-                await self._note(table.name, gap, rows=0)
-        if left_to_manager:  # which may make one more
-            for gap in self._missing(table, premake=self._plan.premake + 1, last_only=True):
-                if rows := await carver.count(gap, at_most=self._max_rows + 1):
-                    await self._make(carver, table.name, gap=gap, rows=rows)
-        # It stops at rows that the default partition holds: what they held back is not for it.
-        if left_to_manager and not self._dry_run and len(self.held_back) == held:
-            await self._run(table)
 
     async def drain(self, table: Partitioned) -> None:
         """Give the rows of the default partition partitions of their own, as far as they reach."""
@@ -80,12 +72,26 @@ class Round:
                         await self._make(carver, table.name, gap=gap, rows=rows)
                         room -= 1
 
-    def _missing(
-        self, table: Partitioned, *, premake: int, last_only: bool = False
-    ) -> Iterator[Range]:
-        spans = wanted(self._now, by=table.interval, premake=premake)
-        for span in spans[-1:] if last_only else spans:
+    async def _leave_to_manager(self, carver: Carver, table: Partitioned) -> Partitioned:
+        """Let the manager make them; how the table stands then.
+
+        It stops at rows that the default partition holds, so these come first, those of the one
+        that it may make beyond the others included. Holes that this leaves are not filled by it.
+        """
+        for gap in self._missing(table, one_more=True):
+            if rows := await carver.count(gap, at_most=self._max_rows + 1):
+                await self._make(carver, table.name, gap=gap, rows=rows)
+        if not self._held_of(table):
+            await self._run(table)
+        return replace(table, leaves=await leaves(self._connection, table.name))
+
+    def _missing(self, table: Partitioned, *, one_more: bool = False) -> Iterator[Range]:
+        premake = self._plan.premake + one_more
+        for span in wanted(self._now, by=table.interval, premake=premake):
             yield from gaps(span, table.ranges)
+
+    def _held_of(self, table: Partitioned) -> list[HeldBack]:
+        return [held for held in self.held_back if held.table == table.name]
 
     def _end(self, table: Partitioned) -> datetime | None:
         spans = wanted(self._now, by=table.interval, premake=self._plan.premake)
@@ -108,11 +114,6 @@ class Round:
         self.held_back.append(
             HeldBack(table=table, since=gap.since, until=gap.until, rows=rows, reason=reason)
         )
-
-    async def _note(self, table: str, gap: Range, *, rows: int) -> None:
-        assert gap.since is not None
-        name = await self._manager.name_of(self._connection, table, start=gap.since)
-        self._created(table, name, span=gap, rows=rows)
 
     async def _run(self, table: Partitioned) -> None:
         """Let the manager work, and see what it has made."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from mnemolite.database import Connection
-from mnemolite.errors import PartitioningError
+from mnemolite.errors import LayoutRefusedError
 from mnemolite.models import ManagerName
 from mnemolite.partitions import pg_partman
 from mnemolite.partitions.catalog import Leaf
@@ -21,14 +21,14 @@ class Manager(Protocol):
     name: ManagerName
     version: str | None
 
-    async def adopt(self, connection: Connection, plan: Plan) -> None:
-        """Take the partitioned events over, inside the caller's transaction."""
+    async def adopt(self, connection: Connection, plan: Plan, *, table: str) -> None:
+        """Take a partitioned table over, once or more, inside the caller's transaction."""
 
-    async def release(self, connection: Connection) -> None:
-        """Let go of them, inside the caller's transaction; events and partitions stay."""
+    async def release(self, connection: Connection, table: str) -> None:
+        """Let go of it, inside the caller's transaction; rows and partitions stay."""
 
     async def settle(self, connection: Connection, plan: Plan) -> Plan:
-        """The plan as the manager's own books have it. Raises PartitioningError."""
+        """The plan as the manager's own books have it. Raises LayoutRefusedError."""
 
     async def name_of(self, connection: Connection, parent: str, *, start: datetime) -> str:
         """The name of a partition that begins then."""
@@ -48,7 +48,7 @@ async def choose(
 ) -> ManagerName:
     """The manager for a wish: auto takes pg_partman where the database has it.
 
-    Raises PartitioningError when pg_partman is wished for and cannot be used.
+    Raises LayoutRefusedError when pg_partman is wished for and cannot be used.
     """
     if wish == "native":
         return "native"
@@ -57,12 +57,12 @@ async def choose(
     if refusal is None:
         return "pg_partman"
     if wish == "pg_partman":
-        raise PartitioningError(refusal, field="--manager", remedy=_REMEDY)
+        raise LayoutRefusedError(refusal, field="--manager", remedy=_REMEDY)
     return "native"
 
 
 async def manager_of(connection: Connection, name: ManagerName) -> Manager:
-    """The manager of that name. Raises PartitioningError when pg_partman cannot be used."""
+    """The manager of that name. Raises LayoutRefusedError when pg_partman cannot be used."""
     if name == "native":
         return Native()
     await choose(connection, "pg_partman")

@@ -15,10 +15,10 @@ class Native:
     name: ManagerName = "native"
     version: str | None = None
 
-    async def adopt(self, connection: Connection, plan: Plan) -> None:
+    async def adopt(self, connection: Connection, plan: Plan, *, table: str) -> None:
         """Nothing to register: the plan says it all."""
 
-    async def release(self, connection: Connection) -> None:
+    async def release(self, connection: Connection, table: str) -> None:
         """Nothing to take back."""
 
     async def settle(self, connection: Connection, plan: Plan) -> Plan:

@@ -11,7 +11,7 @@ from typing import get_args
 from psycopg import sql
 
 from mnemolite.database import Connection, translated_errors
-from mnemolite.errors import PartitioningError
+from mnemolite.errors import LayoutRefusedError
 from mnemolite.models import ManagerName
 from mnemolite.partitions.catalog import EVENTS, Leaf
 from mnemolite.partitions.plan import Plan
@@ -78,8 +78,10 @@ class PgPartman:
         self._schema = sql.Identifier(installed.schema)
         self.version: str | None = installed.version
 
-    async def adopt(self, connection: Connection, plan: Plan) -> None:
-        """Register the partitions that there are; none is made or changed."""
+    async def adopt(self, connection: Connection, plan: Plan, *, table: str) -> None:
+        """Register the partitions that the events have; none is made or changed."""
+        if table != EVENTS:
+            return
         values = {
             "table": await self._events(connection),
             "type": _TYPES[self._major],
@@ -88,8 +90,10 @@ class PgPartman:
         }
         await connection.execute(_queries["adopt"].format(schema=self._schema), values)
 
-    async def release(self, connection: Connection) -> None:
+    async def release(self, connection: Connection, table: str) -> None:
         """Strike the events off; their partitions stay."""
+        if table != EVENTS:
+            return
         values = {"table": await self._events(connection)}
         await connection.execute(_queries["release"].format(schema=self._schema), values)
 
@@ -100,7 +104,7 @@ class PgPartman:
             (name for name in get_args(Interval) if _INTERVALS[name] == config["interval"]), None
         )
         if interval is None:
-            raise PartitioningError(
+            raise LayoutRefusedError(
                 f"part_config has an interval of {config['interval']}.",
                 remedy=f"MnemoLite reads these: {', '.join(_INTERVALS.values())}.",
             )
@@ -152,7 +156,7 @@ class PgPartman:
         statement = _queries["config"].format(schema=self._schema)
         row = await (await connection.execute(statement, values)).fetchone()
         if row is None:
-            raise PartitioningError(
+            raise LayoutRefusedError(
                 "pg_partman's part_config has no row for the events.", remedy=_UNREGISTERED
             )
         return row

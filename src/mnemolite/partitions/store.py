@@ -6,7 +6,7 @@ import structlog
 from psycopg import sql
 
 from mnemolite.database import Connection, Database
-from mnemolite.errors import PartitioningError
+from mnemolite.errors import LayoutBusyError, LayoutRefusedError
 from mnemolite.models import (
     IndexState,
     Maintained,
@@ -25,7 +25,6 @@ from mnemolite.partitions.tables import (
     Partitioned,
     partitioned_tables,
     tables,
-    unfinished_change,
 )
 from mnemolite.partitions.turn import taking_turn
 from mnemolite.partitions.watch import estimated_events, watch
@@ -38,7 +37,6 @@ _queries = load("partition_state")
 _clock = load("maintenance")
 
 _SAMPLE_ROWS = 20_000
-_OTHERS = "another process is changing the partitions"
 
 Step = Callable[[Round, Partitioned], Awaitable[None]]
 
@@ -166,34 +164,32 @@ class PartitionStore:
         """Make the partitions ahead; with ``dry_run`` only say which.
 
         Rows of the default partition that belong there come along, up to ``max_rows`` for each.
-        Does nothing, and says so, while another process is at it.
+        Does nothing, and says so, while another process is at it, or a change of the layout is not
+        finished.
         """
-        return await self._round(Round.make_ahead, dry_run=dry_run, max_rows=max_rows)
+        try:
+            return await self._round(Round.make_ahead, dry_run=dry_run, max_rows=max_rows)
+        except LayoutBusyError as error:
+            async with self._database.connection() as connection:
+                plan = await read_plan(connection)
+            return _maintained(plan, dry_run=dry_run, skipped=error.detail)
 
     async def drain(self, *, dry_run: bool = False, max_rows: int = MAX_ROWS) -> Maintained:
         """Give the rows of default partitions partitions of their own, up to ``max_rows`` each.
 
-        Raises PartitioningError where there are no partitions, or a change is not finished.
+        Raises LayoutRefusedError where there are no partitions, and LayoutBusyError while another
+        process is at it, or a change of the layout is not finished.
         """
-        async with self._database.transaction() as connection:
-            if await read_plan(connection) is None:
-                raise PartitioningError(
-                    "The events are not partitioned.",
-                    remedy="`mnemolite partitions advise` says whether they should be.",
-                )
-            if change := await unfinished_change(connection):
-                raise PartitioningError(
-                    f"A change of the layout is not finished: {change}.",
-                    remedy="Let it finish first: the same command again goes on with it.",
-                )
-        return await self._round(Round.drain, dry_run=dry_run, max_rows=max_rows)
+        done = await self._round(Round.drain, dry_run=dry_run, max_rows=max_rows)
+        if done.mode == "unpartitioned":
+            raise LayoutRefusedError(
+                "The events are not partitioned.",
+                remedy="`mnemolite partitions advise` says whether they should be.",
+            )
+        return done
 
     async def _round(self, step: Step, *, dry_run: bool, max_rows: int) -> Maintained:
         async with taking_turn(self._database) as connection:
-            if connection is None:
-                async with self._database.connection() as other:
-                    plan = await read_plan(other)
-                return _maintained(plan, dry_run=dry_run, skipped=_OTHERS)
             plan = await read_plan(connection)
             if plan is None:
                 return _maintained(None, dry_run=dry_run)

@@ -40,23 +40,18 @@ async def partitioned_tables(connection: Connection, plan: Plan) -> list[Partiti
     """Those that are partitioned, the events first."""
     found = []
     for name in await tables(connection):
-        interval = plan.events_interval if name == EVENTS else plan.embeddings_interval
-        if interval != "none" and await is_partitioned(connection, name):
+        interval = plan.interval_of(name)
+        if interval is not None and await is_partitioned(connection, name):
             found.append(Partitioned(name, interval, await leaves(connection, name)))
     return found
 
 
 async def unfinished_change(connection: Connection) -> str | None:
     """A change of the layout that is under way or was broken off, in words."""
-    row = await (await connection.execute(_queries["has_changes"])).fetchone()
-    if not (row and row["found"]):
-        return None
     cursor = await connection.execute(_queries["changes"])
-    said = []
-    async for row in cursor:
-        change = row["change"]
-        said.append(
-            f"{change.get('operation', 'change')} of {change.get('source', 'the events')}"
-            f" (step {change.get('step', 'unknown')})"
-        )
+    said = [
+        f"{row['operation']} of {row['source']} (step {row['step']}, {row['rows_copied']:,} of "
+        f"about {row['rows_total']:,} rows copied)"
+        async for row in cursor
+    ]
     return ", ".join(said) or None

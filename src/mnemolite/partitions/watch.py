@@ -1,7 +1,7 @@
 """What is watched: size, default partitions, partitions ahead, changes that are not finished."""
 
 from mnemolite.database import Connection
-from mnemolite.errors import PartitioningError
+from mnemolite.errors import LayoutRefusedError
 from mnemolite.models import Concern, PartitionWatch
 from mnemolite.partitions.carve import Carver
 from mnemolite.partitions.maintenance import missing
@@ -56,7 +56,7 @@ async def _settled(connection: Connection, plan: Plan) -> tuple[Plan, list[Conce
         manager = await manager_of(connection, plan.manager)
         settled = await manager.settle(connection, plan)
         said = await manager.concern(connection)
-    except PartitioningError as error:
+    except LayoutRefusedError as error:
         return plan, [_manager(error.detail, error.remedy or "", urgent=True)]
     if said is None:
         return settled, []
