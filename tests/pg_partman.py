@@ -10,21 +10,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-# Where `.ci/run` unpacks the packages: a folder for each major version, with the extension's files.
-FOLDER = "MNEMO_TEST_PG_PARTMAN"
-PACKAGES = {4: "postgresql-15-partman", 5: "postgresql-17-partman"}
+_ROOT = Path(__file__).parent.parent
+# A folder for each major version, with the extension's files.
+_FOLDER = _ROOT / ".venv" / "pg_partman"
 
 
 def extension_files(major: int) -> Path:
     """The folder with the control file of that version; skips, or in CI fails, without it."""
-    root = Path(os.environ.get(FOLDER, "/usr/share/mnemolite-test-pg-partman"))
-    files = root / str(major)
+    files = _FOLDER / str(major)
     if (files / "pg_partman.control").is_file():
         return files
-    message = (
-        f"pg_partman {major} is not in {files} (Debian: apt-get download {PACKAGES[major]}; "
-        f"dpkg-deb -x; {FOLDER} is the folder above {major}/)"
-    )
+    message = f"pg_partman {major} is not unpacked: tools/fetch_pg_partman takes it from Debian"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)

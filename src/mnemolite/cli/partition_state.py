@@ -19,7 +19,7 @@ MaxRows = Annotated[
     int, typer.Option("--max-rows", min=1, help="Rows that are moved at once, for a partition.")
 ]
 
-_MAX_ROWS = 20_000
+MAX_ROWS = 20_000
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
@@ -69,7 +69,7 @@ def advise(*, as_json: Json = False, data_dir: DataDir = None) -> None:
 def maintain(
     *,
     dry_run: DryRun = False,
-    max_rows: MaxRows = _MAX_ROWS,
+    max_rows: MaxRows = MAX_ROWS,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -84,7 +84,7 @@ def maintain(
 def drain(
     *,
     dry_run: DryRun = False,
-    max_rows: MaxRows = _MAX_ROWS,
+    max_rows: MaxRows = MAX_ROWS,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

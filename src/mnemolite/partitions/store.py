@@ -143,7 +143,8 @@ class PartitionStore:
         values = {"rows": _SAMPLE_ROWS, "events": events}
         row = await (await connection.execute(_queries["sample"], values)).fetchone() or {}
         searches = await (await connection.execute(_queries["searches"])).fetchone() or {}
-        events = max(events, row["sampled"])  # statistics of a new table come late
+        if events <= _SAMPLE_ROWS:  # the sample is all of them, and statistics come late
+            events = row["sampled"]
         scale = events / row["sampled"] if row["sampled"] else 0
         return PartitionFigures(
             mode="unpartitioned" if plan is None else "partitioned",
