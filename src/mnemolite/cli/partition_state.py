@@ -22,6 +22,7 @@ MaxRows = Annotated[
 MAX_ROWS = 20_000
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
+_WIDE = 90
 
 
 def status(*, as_json: Json = False, data_dir: DataDir = None) -> None:
@@ -124,11 +125,12 @@ def _tell(done: "Maintained", *, as_json: bool, nothing: str) -> None:
         return
     verb = "would be made" if done.dry_run else "made"
     for each in done.created:
-        rows = f", {each.rows:,} rows moved" if each.rows else ""
+        rows = f", rows moved: {each.rows:,}" if each.rows else ""
         out.print(f"{each.name}: {_span(each.since, each.until)} {verb}{rows}")
     for held in done.held_back:
         span = _span(held.since, held.until)
-        out.print(f"[yellow]{held.rows:,} rows of {held.table} stay[/] ({span}): {held.reason}")
+        stay = "1 row stays" if held.rows == 1 else f"{held.rows:,} rows stay"
+        out.print(f"[yellow]{held.table}: {stay}[/] ({span}): {escape(held.reason)}")
     if not done.created and not done.held_back:
         out.print(nothing)
 
@@ -150,7 +152,8 @@ def _show_layout(report: "PartitionReport") -> None:
 
 
 def _table_of(report: "PartitionReport") -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    gap = 2 if out.width >= _WIDE else 1
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
     table.add_column("partition", overflow="fold", min_width=12)
     table.add_column("holds", no_wrap=True)
     for name in ("rows", "size", "hnsw", "cache"):

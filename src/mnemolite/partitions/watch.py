@@ -105,7 +105,7 @@ def _kept(default_rows: int, absent: int) -> list[Concern]:
                 about="default",
                 urgent=False,
                 detail=f"{default_rows:,}{more} rows lie in default partitions",
-                remedy="`mnemolite partitions drain` gives them partitions of their own.",
+                remedy="`mnemolite partitions drain` gives those within its reach partitions.",
             )
         )
     if absent:

@@ -51,7 +51,7 @@ DELETE FROM ONLY {default_partition} WHERE timestamp >= {since} AND timestamp < 
 ALTER TABLE {parent} ATTACH PARTITION {new} FOR VALUES FROM ({since}) TO ({until})
 
 -- name: analyze
-ANALYZE {new}
+ANALYZE {new}, {default_partition}
 
 -- name: count
 SELECT count(*) AS rows FROM (

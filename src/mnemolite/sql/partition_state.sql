@@ -7,11 +7,14 @@ WITH leaves AS (
     SELECT relid FROM pg_partition_tree(to_regclass('events')) WHERE isleaf
     UNION ALL
     SELECT oid FROM pg_class WHERE oid = to_regclass('events') AND relkind = 'r')
-SELECT coalesce(sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)), 0)::bigint AS events
+SELECT coalesce(sum(CASE WHEN c.reltuples < 0 THEN pg_stat_get_live_tuples(c.oid)
+    ELSE c.reltuples END), 0)::bigint AS events
 FROM leaves l JOIN pg_class c ON c.oid = l.relid
 
 -- name: leaf
-SELECT greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)::bigint AS rows,
+-- Negative: the table was never analysed, but its changes have been counted.
+SELECT (CASE WHEN c.reltuples < 0 THEN pg_stat_get_live_tuples(c.oid)
+    ELSE c.reltuples END)::bigint AS rows,
     pg_total_relation_size(c.oid) AS bytes,
     (SELECT i.indisvalid FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
      WHERE i.indrelid = c.oid AND x.relname = %(index)s) AS index_valid,
