@@ -13,6 +13,7 @@ from mnemolite.memory import Memory
 from mnemolite.models import EventQuery, NewEvent, SearchQuery
 from mnemolite.partitions import following, leaves, start_of
 from mnemolite.partitions.maintenance import MAX_ROWS
+from mnemolite.snapshot import Snapshot
 from mnemolite.worker import Worker, running_worker
 from tests.partitioned import partition
 
@@ -247,3 +248,16 @@ def test_the_limit_of_rows_is_one_for_all() -> None:
     from mnemolite.cli.partition_state import MAX_ROWS as OF_THE_COMMAND
 
     assert OF_THE_COMMAND == MAX_ROWS
+
+
+async def test_a_snapshot_holds_the_events_before_it_is_taken(
+    partitioned: Memory, sql: Sql
+) -> None:
+    """Else rows could be moved out of its sight between its snapshot and its first look."""
+    held = (
+        b"SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass "
+        b"AND mode = 'AccessShareLock' AND granted"
+    )
+    assert sql.execute(held).fetchone() == (0,)
+    async with Snapshot.of(partitioned.database):
+        assert sql.execute(held).fetchone() == (1,)
