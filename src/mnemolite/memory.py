@@ -48,6 +48,7 @@ from mnemolite.models import (
     WorkerState,
 )
 from mnemolite.partitions import Layout
+from mnemolite.partitions.store import PartitionStore
 from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import searching
 from mnemolite.reranking.stage import RerankStage
@@ -76,6 +77,9 @@ class Memory:
         self.intake = Intake(database, search.default_language)
         self.spaces = SpaceStore(database)
         self.queue = EmbeddingQueue(database)
+        self.partitions = PartitionStore(
+            database, settings.partitions, hnsw_min_rows=settings.worker.hnsw_min_rows
+        )
         self.heartbeats = Heartbeats(database)
         self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
@@ -260,6 +264,7 @@ class Memory:
         return await asyncio.to_thread(pack, query, result)
 
     async def _run(self, query: SearchQuery) -> SearchResult:
+        metrics.count_search(bounded=query.since is not None or query.until is not None)
         with metrics.search_time(query.mode), self.embedders.searching() as served:
             space = await self._space_of(query, served)
             embedder = served.embedder if served else None
@@ -309,6 +314,7 @@ class Memory:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
         metrics.observe_cache(self.embedder.cache_stats())
+        metrics.observe_partitions(await self.partitions.watch())
         await self._health.run()
 
     async def settle(self) -> None:
@@ -331,6 +337,7 @@ class Memory:
             queue=await self.queue_state(),
             workers=await self.workers(),
             space=self.space,
+            partitions=await self.partitions.watch(),
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
             model_bytes=self.embedder.model_bytes,

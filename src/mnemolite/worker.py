@@ -69,7 +69,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or the space is dropped."""
-        beside = None if self._space else asyncio.create_task(self._serve_others())
+        beside = [] if self._space else [asyncio.create_task(self._serve_others())]
+        upkeep = [] if self._space else [asyncio.create_task(self._maintain_partitions())]
         listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
         try:
             async with self._heart.beating(self._worked_on):
@@ -77,8 +78,9 @@ class Worker:
                     await self._work_or_wait()
         finally:
             self.stop()
-            listener.cancel()
-            await asyncio.wait([listener, *([beside] if beside else [])])
+            for task in (listener, *upkeep):
+                task.cancel()
+            await asyncio.wait([listener, *upkeep, *beside])
             await self._end(self._index_build)
             await self._end(self._layout_change)
 
@@ -98,6 +100,19 @@ class Worker:
             await embedders.changes(_LOOK_SECONDS)
         if self._others:
             await asyncio.wait([task for _, task in self._others.values()])
+
+    async def _maintain_partitions(self) -> None:
+        """Make the partitions ahead now and then; another process may do so just as well."""
+        partitions = self._memory.partitions
+        while True:
+            try:
+                await partitions.maintain()
+            except MnemoliteError as error:
+                log.warning("partitions_not_maintained", code=error.code, error=str(error))
+            except Exception:
+                # As with the loop itself: the next round begins anew.
+                log.exception("partitions_crash")
+            await asyncio.sleep(self._memory.settings.partitions.maintenance_seconds)
 
     async def drain(self) -> None:
         """Embed everything that is due, then return."""

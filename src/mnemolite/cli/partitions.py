@@ -1,4 +1,4 @@
-"""`mnemolite partitions`: turn partitions by time on and off, while the memory is in use."""
+"""`mnemolite partitions`: turn partitions by time on and off, and look after them."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.markup import escape
 
+from mnemolite.cli import partition_state
 from mnemolite.cli.terminal import (
     DataDir,
     Json,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from mnemolite.models import LayoutChange
 
 app = typer.Typer(help="Partitions by time.", no_args_is_help=True)
+app.command()(partition_state.status)
+app.command()(partition_state.advise)
+app.command()(partition_state.maintain)
+app.command()(partition_state.drain)
 
 T = TypeVar("T")
 Show = Callable[[str, int, int], None]

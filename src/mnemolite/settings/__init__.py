@@ -29,6 +29,7 @@ from mnemolite.settings.groups import (
     blank_is_unset,
     env,
 )
+from mnemolite.settings.partitions import PartitionSettings
 from mnemolite.settings.pipeline import PipelineSettings
 
 
@@ -277,6 +278,7 @@ class Settings(BaseModel):
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    partitions: PartitionSettings = Field(default_factory=PartitionSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -309,6 +311,7 @@ _GROUPS: dict[str, Any] = {
     "reranker": RerankerSettings,
     "idempotency": IdempotencySettings,
     "replica": ReplicaSettings,
+    "partitions": PartitionSettings,
 }
 
 
