@@ -152,6 +152,12 @@ class SearchNotFoundError(NotFoundError):
     code = "search_not_found"
 
 
+class RetentionNotFoundError(NotFoundError):
+    """No retention rule or hold has this name."""
+
+    code = "retention_not_found"
+
+
 class CursorGoneError(MnemoliteError):
     """The feed no longer holds what follows this cursor."""
 
@@ -276,6 +282,14 @@ class DatabaseNotEmptyError(DatabaseError):
 
     code = "database_not_empty"
     status = 409
+
+
+class LayoutBusyError(DatabaseError):
+    """Another process is changing the partitions."""
+
+    code = "layout_busy"
+    status = 409
+    usual_remedy = "Wait until it has ended, then run it again; nothing was changed."
 
 
 class BackupError(DatabaseError):

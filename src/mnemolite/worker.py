@@ -17,6 +17,7 @@ from mnemolite.memory import Memory
 from mnemolite.models import Space
 from mnemolite.notifications import listen
 from mnemolite.queue import Claim, EmbeddedPassage, Lease, PendingEvent
+from mnemolite.retention import run_if_due
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or the space is dropped."""
-        beside = None if self._space else asyncio.create_task(self._serve_others())
+        beside = [] if self._space else [self._serve_others(), self._retain()]
+        tasks = [asyncio.create_task(task) for task in beside]
         listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
         try:
             async with self._heart.beating(self._worked_on):
@@ -74,7 +76,7 @@ class Worker:
         finally:
             self.stop()
             listener.cancel()
-            await asyncio.wait([listener, *([beside] if beside else [])])
+            await asyncio.wait([listener, *tasks])
             await self._end_index_build()
 
     async def _serve_others(self) -> None:
@@ -93,6 +95,20 @@ class Worker:
             await embedders.changes(_LOOK_SECONDS)
         if self._others:
             await asyncio.wait([task for _, task in self._others.values()])
+
+    async def _retain(self) -> None:
+        """Apply the rules of retention now and then, beside the embedding."""
+        every = self._memory.settings.retention.check_seconds
+        while every and not self._stopping.is_set():
+            try:
+                for outcome in await run_if_due(self._memory):
+                    log.info("retention_applied", **outcome.model_dump(mode="json"))
+            except MnemoliteError as error:
+                log.warning("retention_fault", code=error.code, error=str(error))
+            except Exception:
+                # The worker outlives it: what a step did not commit is done the next time.
+                log.exception("retention_crash")
+            await self._pause_unless_stopping(every)
 
     async def drain(self) -> None:
         """Embed everything that is due, then return."""

@@ -13,6 +13,7 @@ from mnemolite.partitions.ranges import (
     ranges,
     start_of,
 )
+from mnemolite.partitions.turn import taking_turn
 
 __all__ = [
     "EVENTS",
@@ -25,4 +26,5 @@ __all__ = [
     "partition_name",
     "ranges",
     "start_of",
+    "taking_turn",
 ]

@@ -30,6 +30,7 @@ from mnemolite.settings.groups import (
     env,
 )
 from mnemolite.settings.pipeline import PipelineSettings
+from mnemolite.settings.retention import RetentionSettings
 
 
 class DatabaseSettings(Group):
@@ -277,6 +278,7 @@ class Settings(BaseModel):
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -309,6 +311,7 @@ _GROUPS: dict[str, Any] = {
     "reranker": RerankerSettings,
     "idempotency": IdempotencySettings,
     "replica": ReplicaSettings,
+    "retention": RetentionSettings,
 }
 
 
