@@ -76,7 +76,11 @@ class Worker:
         finally:
             self.stop()
             listener.cancel()
-            await asyncio.wait([listener, *tasks])
+            try:
+                await asyncio.wait([listener, *tasks])
+            finally:
+                for task in tasks:  # what takes longer than the end may last
+                    task.cancel()
             await self._end_index_build()
 
     async def _serve_others(self) -> None:
@@ -101,7 +105,7 @@ class Worker:
         every = self._memory.settings.retention.check_seconds
         while every and not self._stopping.is_set():
             try:
-                for outcome in await run_if_due(self._memory):
+                for outcome in await run_if_due(self._memory, self._stopping.is_set):
                     log.info("retention_applied", **outcome.model_dump(mode="json"))
             except MnemoliteError as error:
                 log.warning("retention_fault", code=error.code, error=str(error))

@@ -17,11 +17,16 @@ from mnemolite.sql import load
 
 _queries = load("retention")
 
-OnProgress = Callable[[str, int, int | None], None]
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
 
 
-def silent(_doing: str, _done: int, _total: int | None) -> None:
-    pass
+def silent(_doing: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+def _never() -> bool:
+    return False
 
 
 async def preview(memory: Memory, options: Options) -> list[RuleOutcome]:
@@ -35,11 +40,16 @@ async def preview(memory: Memory, options: Options) -> list[RuleOutcome]:
 
 
 async def run(
-    memory: Memory, options: Options | None = None, *, on_progress: OnProgress = silent
+    memory: Memory,
+    options: Options | None = None,
+    *,
+    on_progress: OnProgress = silent,
+    stopping: Callable[[], bool] = _never,
 ) -> list[RuleOutcome]:
     """Finish what a crash has left behind, then apply the rules.
 
-    Raises LayoutBusyError when another process is changing the partitions.
+    Once it is ``stopping`` it ends behind the partition or the batch at hand. Raises
+    LayoutBusyError when another process is changing the partitions.
     """
     options = options or Options()
     async with (
@@ -52,7 +62,9 @@ async def run(
         asked = await orders(connection, options)
         finished = [await carry_on(connection, entry) for entry in await unfinished(connection)]
         outcomes = [
-            await _Run(memory, connection, options=options, tell=on_progress).apply(order)
+            await _Run(
+                memory, connection, options=options, tell=on_progress, stopping=stopping
+            ).apply(order)
             for order in asked
         ]
         await settle(memory)
@@ -64,14 +76,15 @@ async def run(
     return outcomes
 
 
-async def run_if_due(memory: Memory) -> list[RuleOutcome]:
+async def run_if_due(memory: Memory, stopping: Callable[[], bool]) -> list[RuleOutcome]:
     """The same for workers: nothing if there is no rule, or if another process is at it."""
     async with memory.database.connection() as connection:
         row = await (await connection.execute(_queries["due"])).fetchone()
     if not (row and row["due"]):
         return []
     try:
-        return await run(memory, Options(archive=memory.settings.retention.archive))
+        options = Options(archive=memory.settings.retention.archive)
+        return await run(memory, options, stopping=stopping)
     except LayoutBusyError:
         return []
 
@@ -88,12 +101,19 @@ class _Run:
     """One run over the rules."""
 
     def __init__(
-        self, memory: Memory, connection: Connection, *, options: Options, tell: OnProgress
+        self,
+        memory: Memory,
+        connection: Connection,
+        *,
+        options: Options,
+        tell: OnProgress,
+        stopping: Callable[[], bool],
     ) -> None:
         self._memory = memory
         self._connection = connection
         self._options = options
         self._tell = tell
+        self._stopping = stopping
 
     async def apply(self, order: Order) -> RuleOutcome:
         partitions = await self._drop(order)
@@ -114,14 +134,15 @@ class _Run:
     async def _drop(self, order: Order) -> list[PartitionOutcome]:
         """Drop what is over as a whole; stop at the first that had to be put back."""
         outcomes: list[PartitionOutcome] = []
-        for leaf in await expired(self._connection, order):
+        leaves = await expired(self._connection, order)
+        for leaf in leaves:
             events, held = await self._held_in(leaf)
             if held:
                 outcomes.append(_stays(leaf, events=events, held=held))
                 continue
             while await self._memory.lexicon.count():  # so that little is left to be counted
                 pass
-            self._tell(f"dropping {leaf.name}", len(outcomes), None)
+            self._tell(f"dropping {leaf.name}", len(outcomes), len(leaves))
             outcome = await drop(
                 self._connection,
                 leaf,
@@ -130,7 +151,7 @@ class _Run:
                 keep=self._options.keep,
             )
             outcomes.append(outcome)
-            if outcome.error:
+            if outcome.error or self._stopping():
                 break
         return outcomes
 
@@ -145,7 +166,9 @@ class _Run:
         deleted = 0
         async for gone in batches.delete(self._memory.database, order.wanted, line=line):
             deleted += len(gone.ids)
-            self._tell(f"deleting by {order.rule}", deleted, None)
+            self._tell(f"deleting by {order.rule}", deleted, deleted)
+            if self._stopping():
+                break
         await journal.close(self._connection, line)
         return deleted
 
