@@ -17,7 +17,7 @@ from tests.faults.test_reembed import held, wait_until_blocked, wait_until_gone
 from tests.integration.retention.conftest import assert_consistent, fill, month, settle
 from tests.partitioned import partition
 
-# What somebody else holds, so that the command is killed at that very place; and how far it is then.
+# What somebody else holds, so that the command is killed at that very place; how far it is then.
 STAGES = (
     ("LOCK TABLE events IN ACCESS SHARE MODE", None),  # to be detached
     ("LOCK TABLE retention_log IN SHARE MODE", None),  # detached, to be written down

@@ -57,13 +57,13 @@ def everywhere(look: Look, word: str) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-WORDS = ("zaphod", "geheimnis", "4711", "öl", "ol'", "日本", "🎉", "quoted", "naïve", "naive")
+WORDS = ("zaphod", "geheimni", "4711", "öl", "ol'", "日本", "🎉", "quoted", "naïve", "naive")
 FILTER: dict[str, Any] = {"where": {"person": "zaphod@example.com"}}
 
 
 async def test_what_is_forgotten_is_in_no_table(memory: Memory, look: Look) -> None:
     ids = await remember(memory)
-    assert set(everywhere(look, "geheimnis")) >= {"events", "lexicon"}
+    assert set(everywhere(look, "zaphod")) == {"events", "lexicon"}
     seen = await memory.search(SearchQuery(q="geheimnis-4711", explain=True))
     assert ids[0] in {hit.id for hit in seen.data}
     report = await retention.forget(memory, ForgetQuery(**FILTER))
@@ -111,8 +111,8 @@ async def test_what_was_kept_apart_is_forgotten_and_archives_are_named(
 
 async def test_holds_win_unless_they_are_overridden(memory: Memory, look: Look) -> None:
     ids = await remember(memory)
-    hold = RetentionHold(name="case", where={"text": SECRETS[0]}, reason="court")
-    await retention.add_hold(memory.database, hold.model_copy(update={"where": _text(SECRETS[0])}))
+    where = {"content.text": {"$contains": "4711"}}
+    await retention.add_hold(memory.database, RetentionHold(name="case", where=where))
     report = await retention.forget(memory, ForgetQuery(**FILTER))
     assert (report.erased, report.held, report.held_by) == (2, 1, ["case"])
     assert report.verified
@@ -120,10 +120,6 @@ async def test_holds_win_unless_they_are_overridden(memory: Memory, look: Look) 
     report = await retention.forget(memory, ForgetQuery(**FILTER), override_holds=True)
     assert (report.erased, report.held, report.held_by) == (1, 0, [])
     assert everywhere(look, "zaphod") == {}
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"content.text": text}
 
 
 async def test_a_look_beforehand_changes_nothing(memory: Memory, look: Look) -> None:
