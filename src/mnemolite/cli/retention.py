@@ -124,10 +124,10 @@ def run_rules(
     ] = None,
     archive: Annotated[
         Path | None,
-        typer.Option(help="Folder for the events of partitions; nothing else is deleted."),
+        typer.Option(help="Folder for partitions; what else is too old stays."),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep partitions as tables; nothing else is deleted.")
+        bool, typer.Option("--keep", help="Keep partitions as tables; what else is too old stays.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
     as_json: Json = False,

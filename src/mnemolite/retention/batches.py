@@ -102,6 +102,7 @@ async def delete(
         after: tuple[datetime | str, UUID] = (EARLIEST, _FIRST_ID)
         while True:
             async with database.transaction() as connection:
+                await connection.execute(_queries["take_time"])
                 await connection.execute(_queries["keep_holds"])
                 held = any_of([] if override_holds else await holds(connection))
                 rows = await _batch(connection, table, portion=portion, after=after, held=held)

@@ -33,7 +33,7 @@ class Options:
 
     @property
     def whole_only(self) -> bool:
-        """Whether what does not go as a whole partition must stay."""
+        """Whether what goes by its age alone must go as a whole partition, or stay."""
         return self.archive is not None or self.keep
 
 

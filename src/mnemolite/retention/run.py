@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mnemolite.database import Connection
-from mnemolite.errors import InvalidInputError, LayoutBusyError
+from mnemolite.errors import LayoutBusyError
 from mnemolite.memory import Memory
 from mnemolite.models import PartitionOutcome, RuleOutcome
-from mnemolite.partitions import EVENTS, Leaf, is_partitioned, taking_turn
+from mnemolite.partitions import Leaf, taking_turn
 from mnemolite.retention import batches, journal
 from mnemolite.retention.archive import checked_folder
 from mnemolite.retention.drops import carry_on, drop, steady_connection, unfinished
@@ -32,9 +32,9 @@ def _never() -> bool:
 async def preview(memory: Memory, options: Options) -> list[RuleOutcome]:
     """What a run would do, with counts; nothing is changed."""
     async with steady_connection(memory.database) as connection:
-        await _check(connection, options)
+        _check(options)
         return [
-            await _preview(connection, order, whole_only=options.whole_only)
+            await _preview(connection, order, rest_stays=options.whole_only and order.takes_all)
             for order in await orders(connection, options)
         ]
 
@@ -58,7 +58,7 @@ async def run(
     ):
         if not mine:
             raise LayoutBusyError
-        await _check(connection, options)
+        _check(options)
         asked = await orders(connection, options)
         finished = [await carry_on(connection, entry) for entry in await unfinished(connection)]
         outcomes = [
@@ -117,10 +117,11 @@ class _Run:
 
     async def apply(self, order: Order) -> RuleOutcome:
         partitions = await self._drop(order)
-        failed = any(one.error for one in partitions)
-        deleted = 0 if self._options.whole_only or failed else await self._delete(order)
+        stays = order.takes_all and self._options.whole_only
+        stays = stays or any(one.error for one in partitions)
+        deleted = 0 if stays else await self._delete(order)
         left = held = 0
-        if self._options.whole_only or failed or await holds(self._connection):
+        if stays or await holds(self._connection):
             left, held = await batches.count(self._connection, order.wanted)
         return RuleOutcome(
             rule=order.rule,
@@ -173,7 +174,7 @@ class _Run:
         return deleted
 
 
-async def _preview(connection: Connection, order: Order, *, whole_only: bool) -> RuleOutcome:
+async def _preview(connection: Connection, order: Order, *, rest_stays: bool) -> RuleOutcome:
     partitions = []
     for leaf in await expired(connection, order):
         events, held = await batches.count_table(connection, leaf.name)
@@ -184,9 +185,9 @@ async def _preview(connection: Connection, order: Order, *, whole_only: bool) ->
         rule=order.rule,
         older_than=order.until,
         partitions=partitions,
-        deleted=0 if whole_only else rest,
+        deleted=0 if rest_stays else rest,
         held=held,
-        left=rest if whole_only else 0,
+        left=rest if rest_stays else 0,
     )
 
 
@@ -195,12 +196,6 @@ def _stays(leaf: Leaf, *, events: int, held: int) -> PartitionOutcome:
     return PartitionOutcome(name=leaf.name, since=since, until=until, events=events, held=held)
 
 
-async def _check(connection: Connection, options: Options) -> None:
+def _check(options: Options) -> None:
     if options.archive is not None:
         checked_folder(options.archive)
-    if options.whole_only and not await is_partitioned(connection, EVENTS):
-        raise InvalidInputError(
-            "The events are not partitioned, and only whole partitions are archived or kept.",
-            field="archive" if options.archive else "keep",
-            remedy="Leave it out; `mnemolite export` writes events to a file.",
-        )

@@ -29,6 +29,10 @@ DELETE FROM retention_holds WHERE name = %(name)s
 -- Until the transaction ends, none is added or taken away.
 LOCK TABLE retention_holds IN SHARE MODE
 
+-- name: take_time
+-- A filter that matches little reads much until it has found a batch.
+SELECT set_config('statement_timeout', '0', true)
+
 -- name: due
 -- Whether there is anything that a worker should look at.
 SELECT EXISTS (SELECT FROM retention_rules WHERE enabled)

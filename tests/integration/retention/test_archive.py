@@ -11,7 +11,7 @@ from mnemolite import retention
 from mnemolite.errors import InvalidInputError
 from mnemolite.import_export import import_events, open_lines
 from mnemolite.memory import Memory
-from mnemolite.models import NewEvent
+from mnemolite.models import NewEvent, RetentionRule
 from mnemolite.retention import Options
 from mnemolite.settings import Settings
 from tests.conftest import _fresh_database
@@ -109,11 +109,22 @@ async def test_a_partition_is_put_back_when_its_file_cannot_be_written(
     assert_consistent(look)
 
 
-async def test_a_plain_table_is_not_archived(memory: Memory, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="not partitioned"):
-        await retention.run(memory, Options(older_than="1 day", archive=tmp_path))
-    with pytest.raises(InvalidInputError, match="not partitioned"):
-        await retention.run(memory, Options(older_than="1 day", keep=True))
+async def test_in_a_plain_table_nothing_is_archived_and_rules_go_on(
+    memory: Memory, look: Look, tmp_path: Path
+) -> None:
+    await memory.add(NewEvent(timestamp=month(1), content={"text": "a"}, metadata={"kind": "b"}))
+    await memory.add(NewEvent(timestamp=month(1), content={"text": "c"}))
+    for options in (
+        Options(older_than="1 day", archive=tmp_path),
+        Options(older_than="1 day", keep=True),
+    ):
+        (outcome,) = await retention.run(memory, options)
+        assert (outcome.deleted, outcome.left) == (0, 2)
+    rule = RetentionRule(name="r", max_age="1 day", where={"kind": "b"})
+    await retention.add_rule(memory.database, rule)
+    (outcome,) = await retention.run(memory, Options(archive=tmp_path))
+    assert (outcome.deleted, outcome.left) == (1, 0)
+    assert look("SELECT text FROM events") == [{"text": "c"}]
 
 
 async def test_a_folder_that_is_none(months: Memory, look: Look, tmp_path: Path) -> None:
