@@ -5,7 +5,8 @@
 Two databases are filled alike: three months of events with vectors of 384 dimensions, indexed and
 counted. In the one the oldest month is dropped as a partition, in the other its events are deleted,
 at once and in batches. Each is timed until the lexicon has been counted, and the bytes of WAL are
-those that it wrote; VACUUM, which a DELETE needs afterwards and a drop does not, is told apart.
+those that it wrote (autovacuum is off); VACUUM, which a DELETE needs afterwards and a drop does not,
+is told apart.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings
 
 EVENTS = 40_000
 DIMENSION = 384
-MARCH, JUNE = datetime(2020, 3, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)
+MARCH, APRIL, JUNE = (datetime(2020, month, 1, tzinfo=UTC) for month in (3, 4, 6))
 # A vocabulary like that of people: few words are in most texts, most words in few.
 _FILL = """
 INSERT INTO events (namespace, session, timestamp, content, metadata)
@@ -40,18 +41,30 @@ FROM generate_series(0, %(events)s - 1) AS n"""
 _EMBED = """
 INSERT INTO embeddings_1 (event_id, timestamp, passage, namespace, char_start, char_end, embedding)
 SELECT e.id, e.timestamp, 0, e.namespace, 0, length(e.text), (
-    SELECT array_agg(random() - 0.5 + 0 * length(e.text)) FROM generate_series(1, %s))::vector
+    SELECT array_agg(random() - 0.5 + 0 * (d + length(e.text))) FROM generate_series(1, %s) AS d
+    )::vector
 FROM events e"""
 
 
-def fill(dsn: str, events: int) -> None:
+async def fill(dsn: str, events: int) -> None:
     """Three months, the vectors made up: what they say does not matter here."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for number in range(3):
-            since = (MARCH + timedelta(days=31 * number)).replace(day=1)
-            connection.execute(_FILL, {"since": since, "events": events})
-        connection.execute(_EMBED, [DIMENSION])
-        connection.execute("DELETE FROM embedding_queue")
+    async with Memory.open(settings(dsn)) as memory:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for number in range(3):
+                since = (MARCH + timedelta(days=31 * number)).replace(day=1)
+                connection.execute(_FILL, {"since": since, "events": events})
+            connection.execute(_EMBED, [DIMENSION])
+            connection.execute("DELETE FROM embedding_queue")
+        await memory.settle()
+
+
+def settings(dsn: str) -> Settings:
+    return Settings(
+        database=DatabaseSettings(
+            url=dsn, statement_timeout_seconds=3600, pool_timeout_seconds=300
+        ),
+        embedding=EmbeddingSettings(mode="mock", dimension=DIMENSION),
+    )
 
 
 async def measured(dsn: str, act: Callable[[], Awaitable[object]]) -> tuple[float, float]:
@@ -67,21 +80,16 @@ async def measured(dsn: str, act: Callable[[], Awaitable[object]]) -> tuple[floa
     return seconds, (row[0] if row else 0) / 1e6
 
 
-async def run(dsn: str, way: str, *, events: int, vectors: Literal["month", "year"] | None) -> None:
-    settings = Settings(
-        database=DatabaseSettings(url=dsn, statement_timeout_seconds=3600),
-        embedding=EmbeddingSettings(mode="mock", dimension=DIMENSION),
-    )
-    async with Memory.open(settings) as memory:
-        fill(dsn, events)
-        await memory.settle()
-        partitioned = way == "drop"
-        if partitioned:
-            partition(dsn, since=MARCH, until=JUNE, embeddings=vectors)
-        days = (datetime.now(UTC) - datetime(2020, 4, 1, tzinfo=UTC)).days
+async def run(dsn: str, way: str, *, vectors: Literal["month", "year"] | None) -> None:
+    if way == "drop":
+        partition(dsn, since=MARCH, until=JUNE, embeddings=vectors)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("VACUUM (FREEZE, ANALYZE)")  # as rows of that age are in practice
+    async with Memory.open(settings(dsn)) as memory:
+        hours = (datetime.now(UTC) - APRIL) // timedelta(hours=1)
 
         async def drop() -> None:
-            await retention.run(memory, Options(older_than=f"{days} days"))
+            await retention.run(memory, Options(older_than=f"{hours} hours"))
 
         async def delete() -> None:
             async with memory.database.own_connection() as connection:
@@ -111,15 +119,19 @@ def main() -> None:
     events = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_local_postgres(Path(folder), database="postgres") as server,
+        open_local_postgres(
+            Path(folder), database="postgres", extra_settings={"autovacuum": "off"}
+        ) as server,
     ):
         ways: list[tuple[str, Literal["month", "year"] | None]] = [
             ("drop", "month"), ("drop", "year"), ("delete", None), ("batches", None),
         ]  # fmt: skip
-        for number, (way, vectors) in enumerate(ways):
-            with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE bench{number}".encode())
-            asyncio.run(run(server.dsn(f"bench{number}"), way, events=events, vectors=vectors))
+        with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE filled")
+            asyncio.run(fill(server.dsn("filled"), events))
+            for number, (way, vectors) in enumerate(ways):
+                connection.execute(f"CREATE DATABASE bench{number} TEMPLATE filled".encode())
+                asyncio.run(run(server.dsn(f"bench{number}"), way, vectors=vectors))
 
 
 if __name__ == "__main__":
