@@ -72,6 +72,18 @@ class InvalidCursorError(InvalidInputError):
     code = "invalid_cursor"
 
 
+class UnknownHostError(InvalidInputError):
+    """The host of an address cannot be found."""
+
+    code = "unknown_host"
+
+
+class ForbiddenAddressError(InvalidInputError):
+    """Webhooks may not call this address."""
+
+    code = "forbidden_address"
+
+
 class InvalidVectorError(InvalidInputError):
     """The vector does not fit the active embedding space."""
 
@@ -150,6 +162,12 @@ class SearchNotFoundError(NotFoundError):
     """No recorded search has this id."""
 
     code = "search_not_found"
+
+
+class WebhookNotFoundError(NotFoundError):
+    """No webhook has this id."""
+
+    code = "webhook_not_found"
 
 
 class CursorGoneError(MnemoliteError):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from mnemolite import metrics
+from mnemolite import metrics, resources
 from mnemolite.backpressure import BackPressure
 from mnemolite.context import pack
 from mnemolite.database import Database
@@ -53,18 +53,11 @@ from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import (
-    begin,
-    keep_running,
-    load_model,
-    load_reranker,
-    open_database,
-    open_replica,
-)
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
 from mnemolite.succession import Succession
+from mnemolite.webhooks import Webhooks
 
 VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
@@ -115,6 +108,7 @@ class Memory:
             database, self.embedders, reranking=self._reranking, replica=replica, limits=limits
         )
         self.feed = Feed(database, settings.feed)
+        self.webhooks = Webhooks(database, self.feed.changes, settings=settings.webhooks)
         self._notifier = notifier
         self._own = embedder
 
@@ -136,9 +130,11 @@ class Memory:
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
-            model = begin(load_model(settings), stack) if with_model else None
-            judge = begin(load_reranker(settings), stack) if with_reranker else None
-            dsn, local = await open_database(settings, stack)
+            model = resources.begin(resources.load_model(settings), stack) if with_model else None
+            judge = (
+                resources.begin(resources.load_reranker(settings), stack) if with_reranker else None
+            )
+            dsn, local = await resources.open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
             embedder = await stack.enter_async_context(await model) if model else None
@@ -151,14 +147,14 @@ class Memory:
                 notifier=notifier,
                 embedder=embedder,
                 reranker=reranker,
-                replica=await open_replica(settings, database, stack=stack),
+                replica=await resources.open_replica(settings, database, stack=stack),
             )
             await stack.enter_async_context(memory.feed)
             await memory._use_space(role)
             if embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
             if local is not None:
-                begin(keep_running(local, database), stack)
+                resources.begin(resources.keep_running(local, database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------
@@ -318,7 +314,7 @@ class Memory:
     async def load_model(self, recipe: JsonObject) -> BatchingEmbedder:
         """A model by the settings that name it, in place of this process's own ones."""
         embedding = self.settings.embedding.model_copy(update=recipe)
-        return await load_model(self.settings.model_copy(update={"embedding": embedding}))
+        return await resources.load_model(self.settings.model_copy(update={"embedding": embedding}))
 
     async def queue_state(self) -> QueueState:
         """What waits to be embedded."""
@@ -337,6 +333,7 @@ class Memory:
     async def refresh_gauges(self) -> None:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
+        metrics.observe_webhooks(await self.webhooks.state())
         metrics.observe_cache(self.embedder.cache_stats())
         await self._health.run()
 
@@ -347,9 +344,9 @@ class Memory:
         await self.events.analyze()
 
     async def purge(self) -> int:
-        """Forget some of the searches, keys and changes whose time is over; how many."""
-        purges = (self.history.purge, self.keys.purge, self.feed.changes.purge)
-        return sum([await purge() for purge in purges])
+        """Forget some of the searches, keys, changes, deliveries whose time is over; how many."""
+        stores = (self.history, self.keys, self.feed.changes, self.webhooks.deliveries)
+        return sum([await store.purge() for store in stores])
 
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
@@ -359,6 +356,7 @@ class Memory:
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
             workers=await self.workers(),
+            webhooks=await self.webhooks.state(),
             space=self.space,
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from mnemolite.models.values import Frozen, Timestamp
+from mnemolite.models.webhooks import WebhookState
 
 
 class Namespace(Frozen):
@@ -130,6 +131,7 @@ class Stats(Frozen):
     database_bytes: int
     queue: QueueState
     workers: list[WorkerState] = Field(description="Those heard of lately, on all machines.")
+    webhooks: WebhookState
     space: Space | None
     cache: dict[str, int] = Field(
         description="Query cache: hits, misses, evictions, bytes; shared_… of Redis, if used."

@@ -30,6 +30,7 @@ from mnemolite.settings.groups import (
     env,
 )
 from mnemolite.settings.pipeline import PipelineSettings
+from mnemolite.settings.webhooks import WebhookSettings
 
 
 class DatabaseSettings(Group):
@@ -272,6 +273,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     feed: FeedSettings = Field(default_factory=FeedSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
@@ -304,6 +306,7 @@ _GROUPS: dict[str, Any] = {
     "server": ServerSettings,
     "worker": WorkerSettings,
     "feed": FeedSettings,
+    "webhooks": WebhookSettings,
     "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
