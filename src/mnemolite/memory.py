@@ -53,6 +53,7 @@ from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import Replica, searching
 from mnemolite.reranking import Reranker
 from mnemolite.reranking.stage import RerankStage
+from mnemolite.resources import begin
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -85,17 +86,13 @@ class Memory:
         self.events = EventStore(database, self.keys, default_language=search.default_language)
         self.intake = Intake(database, search.default_language)
         self.spaces = SpaceStore(database)
-        self.queue = EmbeddingQueue(database)
+        queue = self.queue = EmbeddingQueue(database)
         self.heartbeats = Heartbeats(database)
         self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
         self.embedders = Embedders(database, self.spaces, own=embedder, load=self.load_model)
         self._ingestion = Ingestion(
-            self.events,
-            self.queue,
-            pressure=self.pressure,
-            embedders=self.embedders,
-            notifier=notifier,
+            self.events, queue, pressure=self.pressure, embedders=self.embedders, notifier=notifier
         )
         self.lexicon = Lexicon(database)
         self._reranking = RerankStage(reranker, settings.reranker)
@@ -130,10 +127,8 @@ class Memory:
         """
         settings = settings or Settings.load()
         async with AsyncExitStack() as stack:
-            model = resources.begin(resources.load_model(settings), stack) if with_model else None
-            judge = (
-                resources.begin(resources.load_reranker(settings), stack) if with_reranker else None
-            )
+            model = begin(resources.load_model(settings), stack) if with_model else None
+            judge = begin(resources.load_reranker(settings), stack) if with_reranker else None
             dsn, local = await resources.open_database(settings, stack)
             database = await stack.enter_async_context(Database(dsn, settings.database))
             notifier = await stack.enter_async_context(Notifier(database))
@@ -154,7 +149,7 @@ class Memory:
             if embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
             if local is not None:
-                resources.begin(resources.keep_running(local, database), stack)
+                begin(resources.keep_running(local, database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------

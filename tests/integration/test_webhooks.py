@@ -11,7 +11,7 @@ from mnemolite.memory import Memory
 from mnemolite.models import CreatedWebhook, NewEvent, NewWebhook
 from mnemolite.settings import Settings
 from mnemolite.settings.webhooks import WebhookSettings
-from tests.webhook_target import Received, Reply, WebhookTarget
+from tests.webhook_target import WebhookTarget
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -19,6 +19,7 @@ from mnemolite.cli import (
     search,
     serve,
     tail,
+    webhooks,
 )
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
@@ -40,6 +41,7 @@ app.command("import")(import_export.import_)
 app.command()(import_export.export)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(reembed.app, name="reembed")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
