@@ -97,6 +97,8 @@ class Courier:
         """One webhook's turn: read what is new, send what is due, as long as there is any."""
         rest = self._settings.poll_seconds
         try:
+            if await turn.collect():
+                rest = 0.0
             async with self._poster(turn) as poster:
                 for _ in range(_ROUNDS):
                     if self._stopping.is_set() or not await self._round(turn, poster):
@@ -110,7 +112,6 @@ class Courier:
 
     async def _round(self, turn: Turn, poster: Poster) -> bool:
         """Whether there was anything to do."""
-        read = await turn.collect()
         due = await turn.due(self._settings.parallel)
         if due is None:
             return False
@@ -119,7 +120,9 @@ class Courier:
             tries = [self._deliver(turn, delivery, poster=poster) for delivery in deliveries]
             answers = await asyncio.gather(*tries)
             await self._record(turn, deliveries, answers=answers, failures=failures)
-        return read or bool(deliveries)
+        if len(deliveries) < self._settings.parallel:
+            return await turn.collect() or bool(deliveries)
+        return True
 
     async def _deliver(self, turn: Turn, delivery: Due, *, poster: Poster) -> Answer | None:
         """Send one change; None when there is nothing left to send."""
