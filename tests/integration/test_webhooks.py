@@ -349,7 +349,7 @@ async def test_a_target_that_is_gone_is_told_nothing_more(
     enabled = await delivering.webhooks.change(hook.id, WebhookChange(enabled=True))
     assert (enabled.enabled, enabled.disabled_reason, enabled.failures) == (True, None, 0)
     await until_told(delivering)
-    assert target.texts == ["first", "first", "second"]
+    assert sorted(map(str, target.texts)) == ["first", "first", "second"]
 
 
 async def test_what_is_refused_again_and_again_is_a_dead_letter(
