@@ -55,8 +55,17 @@ class Answer:
 class Poster:
     """Connections to one target; they are its own, for the host's name is part of their trust."""
 
-    def __init__(self, url: str, *, seconds: float, allow_private: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        seconds: float,
+        allow_private: bool,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        """``trust`` says whose certificates are good; by default those of the HTTP client."""
         self._url = url
+        self._trust = trust
         self._seconds = seconds
         self._allow_private = allow_private
         self._stack = AsyncExitStack()
@@ -127,13 +136,13 @@ class Poster:
     async def _open(self) -> httpx.AsyncHTTPTransport:
         """No proxy of the environment, which would look for the host's address itself."""
         if self._transport is None:
-            transport = httpx.AsyncHTTPTransport(verify=_trust())
+            transport = httpx.AsyncHTTPTransport(verify=self._trust or _usual_trust())
             self._transport = await self._stack.enter_async_context(transport)
         return self._transport
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def _usual_trust() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 

@@ -25,7 +25,6 @@ from mnemolite.models import (
     Webhook,
     WebhookChange,
 )
-from mnemolite.posting import Poster
 from mnemolite.settings import Settings
 from mnemolite.settings.webhooks import WebhookSettings
 from mnemolite.signing import sign
@@ -458,25 +457,6 @@ async def test_an_address_inside_is_refused_when_it_is_called(
     with pytest.raises(ForbiddenAddressError):
         async with Memory.open(strict) as other:
             await other.webhooks.change(hook.id, WebhookChange(url=target.url))
-
-
-async def test_a_connection_is_made_to_the_address_and_for_the_name(target: WebhookTarget) -> None:
-    url = f"http://localhost:{target.port}/x"
-    async with Poster(url, seconds=5, allow_private=True) as poster:
-        answer = await poster.post(b"{}", {"webhook-id": "1"})
-    assert answer.status == 204
-    (received,) = target.received
-    assert received.headers["host"] == f"localhost:{target.port}"
-    assert received.headers["webhook-id"] == "1"
-
-
-async def test_proxies_of_the_environment_are_not_asked(
-    target: WebhookTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with Poster(target.url, seconds=5, allow_private=True) as poster:
-        assert (await poster.post(b"{}", {})).taken
 
 
 # --- The position in the feed -------------------------------------------------------------------

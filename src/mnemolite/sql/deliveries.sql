@@ -5,10 +5,10 @@ WHERE id = (
     SELECT w.id FROM webhooks w CROSS JOIN feed f
     WHERE w.enabled AND w.claimed_until <= now() AND (
         w.epoch <> f.epoch
-        OR EXISTS (SELECT FROM event_changes c WHERE (c.xid, c.n) > (w.xid, w.n))
-        OR w.not_before <= now() AND EXISTS (
-            SELECT FROM webhook_deliveries d
-            WHERE d.webhook = w.id AND d.status = 'pending' AND d.not_before <= now()))
+        OR (w.xid, w.n) < (SELECT xid, n FROM event_changes ORDER BY xid DESC, n DESC LIMIT 1)
+        OR w.not_before <= now() AND now() >= (
+            SELECT min(d.not_before) FROM webhook_deliveries d
+            WHERE d.webhook = w.id AND d.status = 'pending'))
     ORDER BY w.claimed_until LIMIT 1 FOR UPDATE OF w SKIP LOCKED)
 RETURNING id, url, secret, query, epoch, xid::text, n
 
