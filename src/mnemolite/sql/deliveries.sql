@@ -1,4 +1,5 @@
 -- name: claim
+-- Claims, and what came of a try, wait for no disk: what a crash of the server undoes is sent again.
 UPDATE webhooks
 SET claimed_by = %(by)s, claimed_until = now() + make_interval(secs => %(lease)s)
 WHERE id = (
@@ -10,19 +11,20 @@ WHERE id = (
             SELECT min(d.not_before) FROM webhook_deliveries d
             WHERE d.webhook = w.id AND d.status = 'pending'))
     ORDER BY w.claimed_until LIMIT 1 FOR UPDATE OF w SKIP LOCKED)
-RETURNING id, url, secret, query, epoch, xid::text, n
+RETURNING id, url, secret, query, epoch, xid::text, n, set_config('synchronous_commit', 'off', true)
 
 -- name: hold
 UPDATE webhooks SET claimed_until = now() + make_interval(secs => %(lease)s)
 WHERE id = %(webhook)s AND claimed_by = %(by)s AND enabled
-RETURNING url, failures, not_before <= now() AS due
+RETURNING url, failures, not_before <= now() AS due, set_config('synchronous_commit', 'off', true)
 
 -- name: release
 UPDATE webhooks SET claimed_by = NULL, claimed_until = now() + make_interval(secs => %(rest)s)
 WHERE id = %(webhook)s AND claimed_by = %(by)s
+RETURNING set_config('synchronous_commit', 'off', true)
 
 -- name: move
--- Whoever has lost the claim moves nothing: somebody else reads on from the old position.
+-- This one waits for the disk: a delivery must keep its id once it has been sent. Whoever has lost the claim moves nothing: somebody else reads on from the old position.
 UPDATE webhooks SET epoch = %(epoch)s, xid = %(xid)s::xid8, n = %(n)s,
     gap_at = CASE WHEN %(gap)s THEN now() ELSE gap_at END,
     claimed_until = now() + make_interval(secs => %(lease)s)
@@ -73,6 +75,7 @@ FROM unnest(%(ids)s::uuid[], %(statuses)s::text[], %(tries)s::integer[], %(waits
         %(milliseconds)s::integer[], %(responses)s::integer[], %(errors)s::text[])
     AS r (id, status, tries, wait_seconds, milliseconds, response_status, error)
 WHERE d.id = r.id AND d.status = 'pending'
+RETURNING set_config('synchronous_commit', 'off', true)
 
 -- name: tell
 UPDATE webhooks SET failures = %(failures)s,
