@@ -8,13 +8,17 @@ import asyncio
 import ipaddress
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from mnemolite.errors import ForbiddenAddressError, InvalidInputError, UnknownHostError
 
 MAX_URL = 2000
 
+# Their own, for a name server that hangs must not take the threads that all others share.
+_RESOLVERS = ThreadPoolExecutor(16, thread_name_prefix="resolve")
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
@@ -79,8 +83,9 @@ async def resolve(target: Target, *, allow_private: bool) -> list[str]:
     leads to both kinds is no better than one that leads inside alone.
     """
     loop = asyncio.get_running_loop()
+    look = partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM)
     try:
-        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        found = await loop.run_in_executor(_RESOLVERS, look)
     except (OSError, UnicodeError):
         raise UnknownHostError(f"{target.host} cannot be resolved.", field="url") from None
     addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
