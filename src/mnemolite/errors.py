@@ -72,6 +72,18 @@ class InvalidCursorError(InvalidInputError):
     code = "invalid_cursor"
 
 
+class UnknownHostError(InvalidInputError):
+    """The host of an address cannot be found."""
+
+    code = "unknown_host"
+
+
+class ForbiddenAddressError(InvalidInputError):
+    """Webhooks may not call this address."""
+
+    code = "forbidden_address"
+
+
 class InvalidVectorError(InvalidInputError):
     """The vector does not fit the active embedding space."""
 
@@ -156,6 +168,12 @@ class RetentionNotFoundError(NotFoundError):
     """No retention rule or hold has this name."""
 
     code = "retention_not_found"
+
+
+class WebhookNotFoundError(NotFoundError):
+    """No webhook has this id."""
+
+    code = "webhook_not_found"
 
 
 class CursorGoneError(MnemoliteError):

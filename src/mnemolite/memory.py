@@ -57,6 +57,7 @@ from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
 from mnemolite.succession import Succession
+from mnemolite.webhooks import Webhooks
 
 VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
@@ -104,6 +105,7 @@ class Memory:
             database, self.embedders, reranking=self._reranking, replica=replica, limits=limits
         )
         self.feed = Feed(database, settings.feed)
+        self.webhooks = Webhooks(database, self.feed.changes, settings=settings.webhooks)
         self._notifier = notifier
 
     @classmethod
@@ -313,6 +315,7 @@ class Memory:
     async def refresh_gauges(self) -> None:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
+        metrics.observe_webhooks(await self.webhooks.state())
         metrics.observe_cache(self.embedder.cache_stats())
         metrics.observe_partitions(await self.partitions.watch())
         await self._health.run()
@@ -324,9 +327,9 @@ class Memory:
         await self.events.analyze()
 
     async def purge(self) -> int:
-        """Forget some of the searches, keys and changes whose time is over; how many."""
-        purges = (self.history.purge, self.keys.purge, self.feed.changes.purge)
-        return sum([await purge() for purge in purges])
+        """Forget some of the searches, keys, changes, deliveries whose time is over; how many."""
+        stores = (self.history, self.keys, self.feed.changes, self.webhooks.deliveries)
+        return sum([await store.purge() for store in stores])
 
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
@@ -336,6 +339,7 @@ class Memory:
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
             workers=await self.workers(),
+            webhooks=await self.webhooks.state(),
             space=self.space,
             partitions=await self.partitions.watch(),
             cache=self.embedder.cache_stats(),

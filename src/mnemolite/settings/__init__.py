@@ -32,6 +32,7 @@ from mnemolite.settings.groups import (
 from mnemolite.settings.partitions import PartitionSettings
 from mnemolite.settings.pipeline import PipelineSettings
 from mnemolite.settings.retention import RetentionSettings
+from mnemolite.settings.webhooks import WebhookSettings
 
 
 class DatabaseSettings(Group):
@@ -274,6 +275,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     feed: FeedSettings = Field(default_factory=FeedSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
@@ -308,6 +310,7 @@ _GROUPS: dict[str, Any] = {
     "server": ServerSettings,
     "worker": WorkerSettings,
     "feed": FeedSettings,
+    "webhooks": WebhookSettings,
     "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,
