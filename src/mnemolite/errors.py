@@ -284,6 +284,13 @@ class BackupError(DatabaseError):
     code = "backup_failed"
 
 
+class AdoptionError(DatabaseError):
+    """The foreign database cannot be taken over like this."""
+
+    code = "adoption_refused"
+    status = 409
+
+
 # --- Embeddings ---------------------------------------------------------------------------------
 
 

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from mnemolite.cli import adopt
 from mnemolite.cli.terminal import DataDir, Json, err, out, run, settings_of, storing_progress
 
 app = typer.Typer(help="The database itself.", no_args_is_help=True)
+
+app.command("adopt")(adopt.adopt)
 
 _MEGABYTE = 1_000_000
 

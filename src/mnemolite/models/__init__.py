@@ -1,5 +1,13 @@
 """The nouns of MnemoLite as frozen values: events, searches, hits, spaces, statistics."""
 
+from mnemolite.models.adoption import (
+    AdoptionPhase,
+    AdoptionPlan,
+    AdoptionReport,
+    AdoptionState,
+    Checksums,
+    Refusal,
+)
 from mnemolite.models.context import Context, ContextPart, ContextQuery, Tokenizer
 from mnemolite.models.events import (
     BatchMeta,
@@ -99,12 +107,17 @@ __all__ = [
     "MAX_QUERY_CHARACTERS",
     "MAX_SEARCH_LIMIT",
     "MAX_TEXT_BYTES",
+    "AdoptionPhase",
+    "AdoptionPlan",
+    "AdoptionReport",
+    "AdoptionState",
     "Arm",
     "ArmExplanation",
     "BatchMeta",
     "Change",
     "ChangeKind",
     "Check",
+    "Checksums",
     "Comparison",
     "Content",
     "Context",
@@ -144,6 +157,7 @@ __all__ = [
     "QueryTerm",
     "QueueState",
     "Recorded",
+    "Refusal",
     "Replay",
     "ReplicaMeta",
     "RerankMeta",
