@@ -260,15 +260,15 @@ LEFT JOIN {table} v ON v.passage = 0
 DELETE FROM adoption_changes WHERE n = ANY (%(ns)s)
 
 -- name: remove_events
-WITH some AS (
+WITH part AS (
     DELETE FROM adopted_events a
     USING (SELECT id, timestamp FROM adopted_events LIMIT %(limit)s) AS k
     WHERE (a.id, a.timestamp) = (k.id, k.timestamp)
     RETURNING a.id, a.timestamp, a.namespace),
 gone AS (
-    DELETE FROM events e USING some
-    WHERE (e.id, e.timestamp, e.namespace) = (some.id, some.timestamp, some.namespace))
-SELECT count(*) AS rows FROM some
+    DELETE FROM events e USING part
+    WHERE (e.id, e.timestamp, e.namespace) = (part.id, part.timestamp, part.namespace))
+SELECT count(*) AS rows FROM part
 
 -- name: forget
 TRUNCATE adopted_events, adoption_refusals, adoption_changes, adoptions
