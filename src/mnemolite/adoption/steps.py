@@ -77,6 +77,7 @@ async def cut_over(memory: Memory, dsn: str, *, show: Show) -> AdoptionReport:
             return await _report(passage, ["The memory has taken the source's place already."])
         if record.phase != "copied" or not record.plan.online:
             raise _wrong_phase(record, "Only what was copied with --online is cut over.")
+        await _kept_space(memory, record)
         await passage.target.watch()
         await passage.catch_up()
         async with passage.source.locked():
@@ -162,6 +163,17 @@ async def _space_of(memory: Memory, record: Record) -> Space | None:
     return found[0] if found else None
 
 
+async def _kept_space(memory: Memory, record: Record) -> Space | None:
+    """The space of the source's vectors, where it has any. Raises AdoptionError if it is gone."""
+    space = await _space_of(memory, record)
+    if space is None and record.space is not None:
+        raise AdoptionError(
+            f"Space {record.space}, which held the source's vectors, was dropped meanwhile.",
+            remedy="Take the adoption back with --rollback, and begin anew.",
+        )
+    return space
+
+
 async def _begun(memory: Memory, passage: Passage) -> Record:
     """The record of this adoption, written now if it is new."""
     target, plan = passage.target, passage.target.plan
@@ -175,7 +187,7 @@ async def _begun(memory: Memory, passage: Passage) -> Record:
             remedy="Give the same ones; or take it back with --rollback, and begin anew.",
         )
     await records.replan(target.connection, plan)
-    target.space = await _space_of(memory, record)
+    target.space = await _kept_space(memory, record)
     return record
 
 

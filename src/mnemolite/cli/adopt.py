@@ -11,6 +11,7 @@ from mnemolite.cli.terminal import (
     SOME_REJECTED,
     DataDir,
     Json,
+    NamespaceOption,
     counting_progress,
     err,
     out,
@@ -32,74 +33,75 @@ if TYPE_CHECKING:
 _SHOWN_REFUSALS = 20
 
 
+# One line for each option, so that the command below can be read.
+From = Annotated[
+    str | None, typer.Option("--from", help="Address of the foreign database.", show_default=False)
+]
+Online = Annotated[bool, typer.Option("--online", help="The source is written to meanwhile.")]
+TableName = Annotated[str, typer.Option(help="Its table, with its schema or without.")]
+NamespaceKey = Annotated[
+    str | None, typer.Option(help="Such as metadata.user: names the namespace.")
+]
+SessionKey = Annotated[
+    str | None, typer.Option(help="Such as metadata.session: names the session.")
+]
+Language = Annotated[
+    str | None, typer.Option(help="Text-search language of namespaces that are new.")
+]
+SpaceName = Annotated[str | None, typer.Option(help="The model that made the source's vectors.")]
+NoVectors = Annotated[bool, typer.Option("--no-vectors", help="Leave the vectors where they are.")]
+LeaveColumns = Annotated[
+    bool, typer.Option("--leave-columns", help="Leave columns of other names behind.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out and report what cannot be stored.")
+]
+Batch = Annotated[int, typer.Option(help="Rows to a transaction.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Read all of it, report, and change nothing.")
+]
+Status = Annotated[bool, typer.Option("--status", help="Show how far it has come.")]
+CutOver = Annotated[
+    bool, typer.Option("--cutover", help="Let this memory take the source's place.")
+]
+RollBack = Annotated[bool, typer.Option("--rollback", help="Take the adoption back.")]
+Finish = Annotated[bool, typer.Option("--finish", help="End it; its events stay, its traces go.")]
+
+
 def adopt(
     *,
-    dsn: Annotated[
-        str | None,
-        typer.Option("--from", help="Address of the foreign database.", show_default=False),
-    ] = None,
-    online: Annotated[
-        bool, typer.Option("--online", help="The source is written to meanwhile.")
-    ] = False,
-    table: Annotated[str, typer.Option(help="Its table, with its schema or without.")] = "events",
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of all rows.")] = "default",
-    namespace_key: Annotated[
-        str | None, typer.Option(help="Such as metadata.user: names the namespace.")
-    ] = None,
-    session_key: Annotated[
-        str | None, typer.Option(help="Such as metadata.session: names the session.")
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option(help="Text-search language of namespaces that are new.")
-    ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="The model that made the source's vectors.")
-    ] = None,
-    no_vectors: Annotated[
-        bool, typer.Option("--no-vectors", help="Leave the vectors where they are.")
-    ] = False,
-    leave_columns: Annotated[
-        bool, typer.Option("--leave-columns", help="Leave columns of other names behind.")
-    ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out and report what cannot be stored.")
-    ] = False,
-    batch: Annotated[int, typer.Option(help="Rows to a transaction.")] = 5000,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read all of it, report, and change nothing.")
-    ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show how far it has come.")] = False,
-    cutover: Annotated[
-        bool, typer.Option("--cutover", help="Let this memory take the source's place.")
-    ] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Take the adoption back.")] = False,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="End it; its events stay, its traces go.")
-    ] = False,
+    dsn: From = None,
+    online: Online = False,
+    table: TableName = "events",
+    namespace: NamespaceOption = "default",
+    namespace_key: NamespaceKey = None,
+    session_key: SessionKey = None,
+    language: Language = None,
+    space: SpaceName = None,
+    no_vectors: NoVectors = False,
+    leave_columns: LeaveColumns = False,
+    skip_bad: SkipBad = False,
+    batch: Batch = 5000,
+    dry_run: DryRun = False,
+    status: Status = False,
+    cutover: CutOver = False,
+    rollback: RollBack = False,
+    finish: Finish = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Take over a table of events that another program has filled; go on where it stopped."""
     settings = settings_of(data_dir)
-    fields = {
-        "table": table,
-        "online": online,
-        "namespace": namespace,
-        "namespace_key": namespace_key,
-        "session_key": session_key,
-        "language": language or settings.search.default_language,
-        "space": space,
-        "vectors": not no_vectors,
-        "leave_columns": leave_columns,
-        "skip_bad": skip_bad,
-        "batch": batch,
-    }
     wanted = {"dry-run": dry_run, "status": status, "cutover": cutover, "rollback": rollback}
     step = _one_of({**wanted, "finish": finish})
     if step == "status":
         _show_status(run(_status(settings)), as_json=as_json)
         return
-    plan = validated("AdoptionPlan", fields)
+    language = language or settings.search.default_language
+    keys = {"namespace": namespace, "namespace_key": namespace_key, "session_key": session_key}
+    what = {"table": table, "space": space, "vectors": not no_vectors, "language": language}
+    how = {"online": online, "skip_bad": skip_bad, "leave_columns": leave_columns, "batch": batch}
+    plan = validated("AdoptionPlan", {**keys, **what, **how})
     report = run(_run(settings, plan, step=_step(step, dsn, plan=plan)))
     _show(report, as_json=as_json)
     if report.refusals:

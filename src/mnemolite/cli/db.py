@@ -12,8 +12,6 @@ from mnemolite.cli.terminal import DataDir, Json, err, out, run, settings_of, st
 
 app = typer.Typer(help="The database itself.", no_args_is_help=True)
 
-app.command("adopt")(adopt.adopt)
-
 _MEGABYTE = 1_000_000
 
 
@@ -88,3 +86,6 @@ def _show(findings: list[Any]) -> None:
     for one in findings:
         table.add_row(one.name, escape(str(one.saved)), escape(str(one.restored)))
     out.print(table)
+
+
+app.command("adopt")(adopt.adopt)
