@@ -8,10 +8,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 
 from mnemolite import adoption
 from mnemolite.embeddings.templates import recall_text
-from mnemolite.errors import AdoptionError
+from mnemolite.errors import AdoptionError, DatabaseError
 from mnemolite.memory import Memory
 from mnemolite.models import AdoptionPlan, AdoptionReport, NewEvent, SearchQuery
 from mnemolite.worker import Worker
@@ -361,6 +362,8 @@ async def test_a_table_that_cannot_be_taken_over_is_refused_with_the_reason(
     foreign.create(source)
     cases: tuple[tuple[str, dict[str, Any], str, str], ...] = (
         ("SELECT", {"table": "absent"}, "--table", "no table absent"),
+        ("SELECT", {"table": '"'}, "--table", "no table"),
+        ("SELECT", {"table": "a.b.c.d"}, "--table", "no table"),
         ("SELECT", {"table": "pg_catalog.pg_class"}, "--table", "no column id"),
         ("SELECT", {"space": None}, "--space", "vectors of 8 dimensions"),
         ("SELECT", {"language": "klingon"}, "--language", "klingon"),
@@ -370,6 +373,12 @@ async def test_a_table_that_cannot_be_taken_over_is_refused_with_the_reason(
             {},
             "--space",
             "no dimension",
+        ),
+        (
+            "ALTER TABLE events ALTER embedding TYPE vector(4001)",
+            {},
+            "--space",
+            "a space 4,000 at most",
         ),
         ("ALTER TABLE events DROP CONSTRAINT events_pkey", {}, "--table", "no primary key"),
         ("ALTER TABLE events ALTER content TYPE text", {}, "--table", "content is of type text"),
@@ -382,3 +391,65 @@ async def test_a_table_that_cannot_be_taken_over_is_refused_with_the_reason(
     with pytest.raises(AdoptionError, match="MnemoLite of today"):
         await adopt(memory, dsn)
     assert await adoption.status(memory) is None
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host=", "postgresql://[", "\ud800"])
+async def test_an_address_that_leads_nowhere_is_named(memory: Memory, address: str) -> None:
+    dsn = f"{address}127.0.0.1 port=1" if address == "host=" else address
+    with pytest.raises(DatabaseError) as raised:
+        await adopt(memory, dsn)
+    assert raised.value.field == "--from"
+    assert await adoption.status(memory) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("table", ""),
+        ("table", "a\x00"),
+        ("namespace", "\ud800"),
+        ("namespace", "x" * 201),
+        ("namespace_key", "user"),
+        ("namespace_key", "metadata."),
+        ("session_key", "other.key"),
+        ("space", ""),
+        ("batch", 0),
+        ("batch", 10**9),
+        ("vectors", False),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        plan(**{field: value})
+
+
+async def test_other_options_than_at_the_beginning_are_refused(
+    memory: Memory, filled: str, server_dsn: str
+) -> None:
+    await adopt(memory, filled)
+    with pytest.raises(AdoptionError, match="other options: namespace, space"):
+        await adopt(memory, filled, namespace="else", space="other")
+    await adopt(memory, filled, batch=7, skip_bad=True)
+    with pytest.raises(AdoptionError, match="--online"):
+        await adoption.cut_over(memory, filled, show=silent)
+    for other in _fresh_database(server_dsn, "template0"):
+        foreign.create(other)
+        with pytest.raises(AdoptionError, match="adoption that is under way"):
+            await adopt(memory, other)
+
+
+async def test_steps_without_an_adoption_are_refused(memory: Memory, filled: str) -> None:
+    with pytest.raises(AdoptionError, match="No adoption"):
+        await adoption.cut_over(memory, filled, show=silent)
+    with pytest.raises(AdoptionError, match="No adoption"):
+        await adoption.roll_back(memory, None, show=silent)
+    with pytest.raises(AdoptionError, match="No adoption"):
+        await adoption.finish(memory, None, show=silent)
+
+
+async def test_without_vectors_all_is_embedded_anew(memory: Memory, dsn: str, filled: str) -> None:
+    report = await adopt(memory, filled, space=None, vectors=False)
+    assert report.target is not None
+    assert (report.target.rows, report.target.vectors) == (ROWS, 0)
+    assert (await memory.queue_state()).due == ROWS
+    assert execute(dsn, "SELECT count(*) FROM embedding_spaces") == [(1,)]

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
-from psycopg import AsyncConnection, AsyncCopy, errors, sql
+from psycopg import AsyncConnection, AsyncCopy, ProgrammingError, errors, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from mnemolite.adoption.locks import locked
@@ -29,6 +30,7 @@ class Source:
     @asynccontextmanager
     async def opened(cls, dsn: str, plan: AdoptionPlan) -> AsyncIterator["Source"]:
         """Connect and look at the table. Raises DatabaseError, AdoptionError."""
+        _check_address(dsn)
         with _named_errors(), translated_errors():
             connection: Connection = await AsyncConnection.connect(
                 patient(dsn), autocommit=True, row_factory=dict_row, client_encoding="utf8"
@@ -184,6 +186,18 @@ class Source:
         table = self.table
         names = {"table": table.identifier, "columns": table.selected(), "key": table.keys}
         return _queries[query].format(**{**names, **parts})
+
+
+def _check_address(dsn: str) -> None:
+    try:
+        conninfo_to_dict(dsn)
+    except (ProgrammingError, UnicodeEncodeError):
+        # What it holds is not repeated: it may be a password.
+        raise AdoptionError(
+            "This is no address of a PostgreSQL database.",
+            field="--from",
+            remedy="Such as postgresql://user@host:5432/database.",
+        ) from None
 
 
 @contextmanager

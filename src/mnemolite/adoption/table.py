@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import sql
+from psycopg import NotSupportedError, ProgrammingError, sql
 
 from mnemolite.database import Connection
 from mnemolite.errors import AdoptionError
@@ -120,7 +120,12 @@ async def _find(connection: Connection, plan: AdoptionPlan) -> dict[str, Any]:
             field="--from",
             remedy="Upgrade the source to PostgreSQL 13 or later.",
         )
-    found = await (await connection.execute(_queries["table"], {"table": plan.table})).fetchone()
+    try:
+        cursor = await connection.execute(_queries["table"], {"table": plan.table})
+    except (ProgrammingError, NotSupportedError):  # no name of a table at all
+        found = None
+    else:
+        found = await cursor.fetchone()
     if found is None or found["kind"] not in ("r", "p"):
         raise AdoptionError(
             f"The source has no table {plan.table}.",

@@ -10,6 +10,7 @@ from mnemolite.errors import AdoptionError
 from mnemolite.memory import Memory
 from mnemolite.models import AdoptionPlan, JsonObject, Space
 from mnemolite.settings import Settings
+from mnemolite.spaces import MAX_DIMENSION
 
 # Between runtimes of one model the last bits differ, and int8 weights move a vector a little.
 _SAME_MODEL = 0.98
@@ -45,6 +46,12 @@ def check_vectors(table: SourceTable, plan: AdoptionPlan) -> None:
     if table.dimension is None:
         raise AdoptionError(
             "The column embedding is empty and says no dimension.",
+            field="--space",
+            remedy="Leave the vectors out with --no-vectors.",
+        )
+    if table.dimension > MAX_DIMENSION:
+        raise AdoptionError(
+            f"The vectors have {table.dimension:,} dimensions, a space {MAX_DIMENSION:,} at most.",
             field="--space",
             remedy="Leave the vectors out with --no-vectors.",
         )
