@@ -75,7 +75,9 @@ class Adoption:
     def __init__(self, source: str, memory: str, folder: Path) -> None:
         self.dsns: dict[Side, str] = {"source": source, "memory": memory}
         self._folder = folder
-        self._variables = {"DATABASE_URL": memory, "EMBEDDING_MODE": "mock"}
+        # Nothing here is about time: a busy machine must not end a command.
+        patience = {"MNEMO_POOL_TIMEOUT_SECONDS": "60"}
+        self._variables = {"DATABASE_URL": memory, "EMBEDDING_MODE": "mock", **patience}
 
     def run(self, *options: str) -> dict[str, Any]:
         process = self._start(*options)
