@@ -322,6 +322,13 @@ class LayoutRefusedError(MnemoliteError):
     status = 409
 
 
+class AdoptionError(DatabaseError):
+    """The foreign database cannot be taken over like this."""
+
+    code = "adoption_refused"
+    status = 409
+
+
 # --- Embeddings ---------------------------------------------------------------------------------
 
 

@@ -179,7 +179,7 @@ async def create_space(
     info: ModelInfo,
     *,
     recipe: JsonObject,
-    status: Literal["active", "building"],
+    status: Literal["active", "building", "adopted"],
 ) -> Space:
     """Register a space and make its table."""
     if info.dimension > MAX_DIMENSION:

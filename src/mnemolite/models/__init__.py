@@ -1,5 +1,13 @@
 """The nouns of MnemoLite as frozen values: events, searches, hits, spaces, statistics."""
 
+from mnemolite.models.adoption import (
+    AdoptionPhase,
+    AdoptionPlan,
+    AdoptionReport,
+    AdoptionState,
+    Checksums,
+    Refusal,
+)
 from mnemolite.models.context import Context, ContextPart, ContextQuery, Tokenizer
 from mnemolite.models.events import (
     BatchMeta,
@@ -139,6 +147,10 @@ __all__ = [
     "MAX_QUERY_CHARACTERS",
     "MAX_SEARCH_LIMIT",
     "MAX_TEXT_BYTES",
+    "AdoptionPhase",
+    "AdoptionPlan",
+    "AdoptionReport",
+    "AdoptionState",
     "Age",
     "Arm",
     "ArmExplanation",
@@ -146,6 +158,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Check",
+    "Checksums",
     "Comparison",
     "Concern",
     "Content",
@@ -210,6 +223,7 @@ __all__ = [
     "QueryTerm",
     "QueueState",
     "Recorded",
+    "Refusal",
     "Replay",
     "ReplicaMeta",
     "RerankMeta",

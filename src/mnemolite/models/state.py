@@ -20,7 +20,7 @@ class Namespace(Frozen):
     last_timestamp: Timestamp | None
 
 
-SpaceStatus = Literal["active", "building", "retired", "dropping"]
+SpaceStatus = Literal["active", "building", "retired", "dropping", "adopted"]
 Phase = Literal["queueing", "embedding", "complete", "dropping"]
 
 
