@@ -4,7 +4,7 @@ Events are partitioned on ``timestamp`` by one interval, the vectors of each spa
 or not at all. What the catalog says is the truth; ``partitioning`` holds what was wished for.
 """
 
-from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves
+from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves, leaves_of
 from mnemolite.partitions.ranges import (
     Interval,
     Range,
@@ -22,6 +22,7 @@ __all__ = [
     "following",
     "is_partitioned",
     "leaves",
+    "leaves_of",
     "partition_name",
     "ranges",
     "start_of",

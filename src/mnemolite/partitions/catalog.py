@@ -1,6 +1,7 @@
 """What PostgreSQL's catalog says of partitions: names and bounds, never guessed from names."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +19,8 @@ _BOUND = re.compile(r"FOR VALUES FROM \((?:MINVALUE|'([^']+)')\) TO \((?:MAXVALU
 class Leaf:
     """A table that holds rows: a partition, or a table that is not partitioned.
 
-    ``range`` is None for the default partition, which holds what no other does.
+    ``range`` is None for the default partition, which holds what no other does. Rows and pages are
+    estimates of the last vacuum; ``indexed`` says that a valid HNSW index stands on it.
     """
 
     name: str
@@ -26,22 +28,36 @@ class Leaf:
     range: Range | None
     row_estimate: int
     is_partition: bool
+    pages: int = 0
+    indexed: bool = False
+
+    @property
+    def hnsw_index(self) -> str:
+        """The name of its HNSW index, whether there is one or not."""
+        return f"{self.name}_hnsw_idx"
 
 
 async def leaves(connection: Connection, parent: str) -> list[Leaf]:
     """The tables that hold a parent's rows, oldest first and the default partition last."""
-    cursor = await connection.execute(_queries["leaves"], {"parent": parent})
-    found = [
-        Leaf(
+    return (await leaves_of(connection, [parent]))[parent]
+
+
+async def leaves_of(connection: Connection, parents: Sequence[str]) -> dict[str, list[Leaf]]:
+    """The same for several parents, in one statement."""
+    cursor = await connection.execute(_queries["leaves"], {"parents": list(parents)})
+    found: dict[str, list[Leaf]] = {parent: [] for parent in parents}
+    async for row in cursor:
+        leaf = Leaf(
             row["name"],
             row["schema"],
             range=_range(row["bound"]),
             row_estimate=row["row_estimate"],
             is_partition=row["bound"] is not None,
+            pages=row["pages"],
+            indexed=row["indexed"],
         )
-        async for row in cursor
-    ]
-    return sorted(found, key=_age)
+        found[row["parent"]].append(leaf)
+    return {parent: sorted(those, key=_age) for parent, those in found.items()}
 
 
 async def is_partitioned(connection: Connection, table: str) -> bool:

@@ -1,0 +1,111 @@
+"""How the vectors are scanned: exactly, by their index, or each partition as it can be; no I/O."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import sql
+
+from mnemolite.partitions import Leaf, Range
+
+# Up to this many rows an exact scan is as fast as the index whatever the table, and misses nothing.
+_EXACT_ROWS = 20_000
+# The scan costs its rows; the index, what it must look at to find enough rows that pass, which is
+# as many as rows are rare. The two met at 100,000 of 1,000,000 rows; where the index is only a
+# little faster, the scan, which misses nothing, is the better plan still.
+_EXACT_ROWS_PER_ROOT = 150
+_EF_SEARCH = 400
+
+Plan = Literal["exact", "hnsw", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The tables of vectors that a search's bounds in time meet, as the catalog knows them."""
+
+    leaves: Sequence[Leaf]
+
+    @property
+    def rows(self) -> int:
+        """About how many vectors they hold."""
+        return sum(leaf.row_estimate for leaf in self.leaves)
+
+    @property
+    def indexes(self) -> int:
+        """How many of them have an index."""
+        return sum(leaf.indexed for leaf in self.leaves)
+
+    @property
+    def plan_by_index(self) -> Plan:
+        """What it means here to use what indexes there are."""
+        if not self.indexes:
+            return "exact"
+        without = (leaf for leaf in self.leaves if not leaf.indexed)
+        return "mixed" if any(leaf.row_estimate or leaf.pages for leaf in without) else "hnsw"
+
+    def spans(self) -> tuple[list[Range], list[Range]]:
+        """The spans of time whose vectors stand under an index, and all others.
+
+        What no partition's range holds is in the default partition, if there is one.
+        """
+        default = [leaf for leaf in self.leaves if leaf.range is None]
+        if any(leaf.indexed for leaf in default):
+            without = self._joined(indexed=False)
+            return _rest(without), without
+        under = self._joined(indexed=True)
+        return under, _rest(under) if self.indexes < len(self.leaves) else []
+
+    def _joined(self, *, indexed: bool) -> list[Range]:
+        """The ranges of the leaves with or without an index, adjoining ones as one."""
+        joined: list[Range] = []
+        for leaf in self.leaves:
+            if leaf.range is None or leaf.indexed is not indexed:
+                continue
+            if joined and joined[-1].until == leaf.range.since:
+                joined[-1] = Range(joined[-1].since, leaf.range.until)
+            else:
+                joined.append(leaf.range)
+        return joined
+
+
+def reach(leaves: Sequence[Leaf], bounds: Range) -> Reach:
+    """What of a table's leaves can hold anything within the bounds."""
+    return Reach([leaf for leaf in leaves if leaf.range is None or leaf.range.meets(bounds)])
+
+
+def exact_rows(table_rows: int) -> int:
+    """The largest number of matching rows for which an exact scan is the better plan."""
+    return max(_EXACT_ROWS, int(_EXACT_ROWS_PER_ROOT * math.sqrt(max(table_rows, 0))))
+
+
+def ef_search(indexes: int) -> int:
+    """How many candidates each index keeps in view: fewer where many of them take part."""
+    return max(40, round(_EF_SEARCH / math.sqrt(indexes)))
+
+
+def within(spans: Sequence[Range], column: sql.Composable) -> sql.Composable:
+    """The condition that a time lies in one of the spans, in the form by which PostgreSQL prunes."""
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(_inside(span, column) for span in spans))
+
+
+def _inside(span: Range, column: sql.Composable) -> sql.Composable:
+    bounds = [
+        sql.SQL("{} {} {}").format(column, sql.SQL(sign), sql.Literal(bound))
+        for sign, bound in ((">=", span.since), ("<", span.until))
+        if bound is not None
+    ]
+    return sql.SQL("({})").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("true")
+
+
+def _rest(spans: Sequence[Range]) -> list[Range]:
+    """All of time but the spans, which are in order."""
+    rest: list[Range] = []
+    reached = None
+    for span in spans:
+        if span.since is not None and span.since != reached:
+            rest.append(Range(reached, span.since))
+        if span.until is None:
+            return rest
+        reached = span.until
+    return [*rest, Range(reached, None)]
