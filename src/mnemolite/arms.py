@@ -18,9 +18,9 @@ from mnemolite.filters import parse
 from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
 from mnemolite.moments import Moment
-from mnemolite.partitions import EVENTS, Range, leaves_of
+from mnemolite.partitions import EVENTS, Catalog, Range, within
 from mnemolite.ranking import K1, B
-from mnemolite.scans import Reach, ef_search, exact_rows, reach, within
+from mnemolite.scans import Reach, ef_search, exact_rows, reach
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
 
@@ -131,15 +131,16 @@ class _Scan:
     """How the vectors are to be found, in which tables, and the centre of their indexes."""
 
     plan: Plan
-    reach: Reach = Reach(())
+    reach: Reach = field(default_factory=lambda: Reach(()))
     centre: str | None = None
 
 
 class Arms:
     """Finds candidates: SQL in, keys and raw scores out."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, catalog: Catalog | None = None) -> None:
         self._database = database
+        self._catalog = catalog or Catalog(database)
 
     async def vector(self, job: SearchJob) -> ArmResult:
         """The events whose passages are nearest to the query."""
@@ -147,16 +148,17 @@ class Arms:
         if space is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
         vector, scan = await asyncio.gather(job.vector.of(job), self._scan(job, space))
-        rows = await self._nearest(job, scan, _statement(job, space, scan=scan), vector=vector)
+        statement = _statement(job, space, scan=scan)
+        parameters = job.parameters | {"vector": Vector(vector)}
+        rows = await self._nearest(statement, parameters, scan=scan)
         keys = [(row["id"], row["timestamp"]) for row in rows]
         return ArmResult(keys, [row["distance"] for row in rows], scan.plan, vector)
 
     async def _nearest(
-        self, job: SearchJob, scan: "_Scan", statement: sql.Composed, *, vector: NDArray[np.float32]
+        self, statement: sql.Composed, parameters: dict[str, Any], *, scan: "_Scan"
     ) -> list[Row]:
         """The nearest events; more passages are read where few events have all the nearest."""
-        parameters = job.parameters | {"vector": Vector(vector)}
-        depth: int = job.parameters["depth"]
+        depth: int = parameters["depth"]
         passages = depth * _PASSAGES_PER_EVENT
         tuned = scan.plan.vector != "exact"
         reading = self._database.transaction() if tuned else self._database.connection()
@@ -177,15 +179,15 @@ class Arms:
         if job.forced == "exact":
             return exact
         bounds = Range(job.query.since, job.query.until)
+        vectors, events = await self._catalog.leaves(space.table, EVENTS)
+        reached = reach(vectors, bounds)
+        if not reached.indexes:
+            return exact
+        few = exact_rows(reached.rows)
+        rows = job.question.documents
         async with self._database.connection() as connection:
-            leaves = await leaves_of(connection, [space.table, EVENTS])
-            reached = reach(leaves[space.table], bounds)
-            if not reached.indexes:
-                return exact
-            few = exact_rows(reached.rows)
-            rows = job.question.documents
             if rows > few and job.is_filtered:
-                pages = sum(leaf.pages for leaf in reach(leaves[EVENTS], bounds).leaves)
+                pages = sum(leaf.pages for leaf in reach(events, bounds).leaves)
                 rows = await _estimate(connection, job, pages=pages)
             if rows <= few and job.forced is None:
                 return _Scan(Plan(vector="exact", estimated_rows=rows))

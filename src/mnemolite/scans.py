@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from psycopg import sql
-
-from mnemolite.partitions import Leaf, Range
+from mnemolite.partitions import Leaf, Range, joined, rest
 
 # Up to this many rows an exact scan is as fast as the index whatever the table, and misses nothing.
 _EXACT_ROWS = 20_000
@@ -49,24 +47,15 @@ class Reach:
 
         What no partition's range holds is in the default partition, if there is one.
         """
-        default = [leaf for leaf in self.leaves if leaf.range is None]
-        if any(leaf.indexed for leaf in default):
-            without = self._joined(indexed=False)
-            return _rest(without), without
-        under = self._joined(indexed=True)
-        return under, _rest(under) if self.indexes < len(self.leaves) else []
-
-    def _joined(self, *, indexed: bool) -> list[Range]:
-        """The ranges of the leaves with or without an index, adjoining ones as one."""
-        joined: list[Range] = []
-        for leaf in self.leaves:
-            if leaf.range is None or leaf.indexed is not indexed:
-                continue
-            if joined and joined[-1].until == leaf.range.since:
-                joined[-1] = Range(joined[-1].since, leaf.range.until)
-            else:
-                joined.append(leaf.range)
-        return joined
+        default_is_indexed = any(leaf.range is None and leaf.indexed for leaf in self.leaves)
+        named = joined(
+            leaf.range
+            for leaf in self.leaves
+            if leaf.range is not None and leaf.indexed is not default_is_indexed
+        )
+        if default_is_indexed:
+            return rest(named), named
+        return named, rest(named) if self.indexes < len(self.leaves) else []
 
 
 def reach(leaves: Sequence[Leaf], bounds: Range) -> Reach:
@@ -82,30 +71,3 @@ def exact_rows(table_rows: int) -> int:
 def ef_search(indexes: int) -> int:
     """How many candidates each index keeps in view: fewer where many of them take part."""
     return max(40, round(_EF_SEARCH / math.sqrt(indexes)))
-
-
-def within(spans: Sequence[Range], column: sql.Composable) -> sql.Composable:
-    """The condition that a time lies in one of the spans, in the form by which PostgreSQL prunes."""
-    return sql.SQL("({})").format(sql.SQL(" OR ").join(_inside(span, column) for span in spans))
-
-
-def _inside(span: Range, column: sql.Composable) -> sql.Composable:
-    bounds = [
-        sql.SQL("{} {} {}").format(column, sql.SQL(sign), sql.Literal(bound))
-        for sign, bound in ((">=", span.since), ("<", span.until))
-        if bound is not None
-    ]
-    return sql.SQL("({})").format(sql.SQL(" AND ").join(bounds)) if bounds else sql.SQL("true")
-
-
-def _rest(spans: Sequence[Range]) -> list[Range]:
-    """All of time but the spans, which are in order."""
-    rest: list[Range] = []
-    reached = None
-    for span in spans:
-        if span.since is not None and span.since != reached:
-            rest.append(Range(reached, span.since))
-        if span.until is None:
-            return rest
-        reached = span.until
-    return [*rest, Range(reached, None)]

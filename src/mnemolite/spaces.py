@@ -86,7 +86,7 @@ class SpaceStore:
             return bool(await _unindexed(connection, space, min_rows=min_rows))
 
     async def drop_index(self, space: Space) -> None:
-        """Drop the HNSW indexes, before rows come in bulk; searches are exact until they are built."""
+        """Drop the HNSW indexes, before rows come in bulk; searches are exact meanwhile."""
         async with self._database.own_connection() as connection:
             for leaf in await leaves(connection, space.table):
                 await connection.execute(_drop_hnsw(leaf))

@@ -4,7 +4,14 @@ Events are partitioned on ``timestamp`` by one interval, the vectors of each spa
 or not at all. What the catalog says is the truth; ``partitioning`` holds what was wished for.
 """
 
-from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves, leaves_of
+from mnemolite.partitions.catalog import (
+    EVENTS,
+    Catalog,
+    Leaf,
+    is_partitioned,
+    leaves,
+    leaves_of,
+)
 from mnemolite.partitions.ranges import (
     Interval,
     Range,
@@ -13,17 +20,22 @@ from mnemolite.partitions.ranges import (
     ranges,
     start_of,
 )
+from mnemolite.partitions.spans import joined, rest, within
 
 __all__ = [
     "EVENTS",
+    "Catalog",
     "Interval",
     "Leaf",
     "Range",
     "following",
     "is_partitioned",
+    "joined",
     "leaves",
     "leaves_of",
     "partition_name",
     "ranges",
+    "rest",
     "start_of",
+    "within",
 ]

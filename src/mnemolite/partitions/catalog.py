@@ -1,17 +1,20 @@
 """What PostgreSQL's catalog says of partitions: names and bounds, never guessed from names."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mnemolite.database import Connection
+from mnemolite.database import Connection, Database
 from mnemolite.partitions.ranges import Range
 from mnemolite.sql import load
 
 _queries = load("partitions")
 
 EVENTS = "events"
+# What is read of many partitions takes milliseconds, so searches share it for so long.
+_REMEMBERED_SECONDS = 1.0
 _BOUND = re.compile(r"FOR VALUES FROM \((?:MINVALUE|'([^']+)')\) TO \((?:MAXVALUE|'([^']+)')\)")
 
 
@@ -35,6 +38,31 @@ class Leaf:
     def hnsw_index(self) -> str:
         """The name of its HNSW index, whether there is one or not."""
         return f"{self.name}_hnsw_idx"
+
+
+class Catalog:
+    """The leaves of tables for those who only plan by them.
+
+    What is known of partitions may be a moment old: statements name the parent, so they are right
+    whatever has changed since, and only their plans can be worse.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, tuple[float, list[Leaf]]] = {}
+
+    async def leaves(self, *parents: str) -> list[list[Leaf]]:
+        """The leaves of each parent."""
+        now = time.monotonic()
+        fresh = {parent: those for parent, (until, those) in self._known.items() if now < until}
+        if wanted := [parent for parent in parents if parent not in fresh]:
+            async with self._database.connection() as connection:
+                fresh |= await leaves_of(connection, wanted)
+            until = time.monotonic() + _REMEMBERED_SECONDS
+            self._known |= {
+                parent: (until, fresh[parent]) for parent in wanted if len(fresh[parent]) > 1
+            }
+        return [fresh[parent] for parent in parents]
 
 
 async def leaves(connection: Connection, parent: str) -> list[Leaf]:
