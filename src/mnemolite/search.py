@@ -32,6 +32,7 @@ from mnemolite.models import (
 )
 from mnemolite.moments import Moment, names_moments, read_moments
 from mnemolite.neighbours import Neighbourhood
+from mnemolite.partitions import Catalog
 from mnemolite.pool import PoolReader, as_facts, as_parameter, as_pool, columns, measure, merged
 from mnemolite.ranking import Floats, Pool, Ranking, Weights, confidence, rank
 from mnemolite.reranking.stage import RerankStage, Speakers
@@ -70,9 +71,10 @@ class Search:
         self._database = database
         self._lexicon = lexicon
         self._reranking = reranking
-        self._arms = Arms(database)
-        self._pool = PoolReader(database)
-        self._neighbourhood = Neighbourhood(database)
+        catalog = Catalog(database)
+        self._arms = Arms(database, catalog)
+        self._pool = PoolReader(database, catalog)
+        self._neighbourhood = Neighbourhood(database, catalog)
 
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None

@@ -139,5 +139,4 @@ async def _vacuum(memory: Memory) -> None:
 
 async def _index(memory: Memory) -> None:
     """As a worker would, once nothing is pending."""
-    if await memory.spaces.lacks_index(memory.space, memory.settings.worker.hnsw_min_rows):
-        await memory.spaces.build_index(memory.space)
+    await memory.spaces.build_index(memory.space, min_rows=memory.settings.worker.hnsw_min_rows)

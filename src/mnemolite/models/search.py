@@ -181,7 +181,9 @@ class DegradedArm(Frozen):
 class Plan(Frozen):
     """How the vector arm found its candidates."""
 
-    vector: Literal["exact", "hnsw"]
+    vector: Literal["exact", "hnsw", "mixed"] = Field(
+        description="mixed: by the index where a partition has one, exactly in the others."
+    )
     estimated_rows: int | None = Field(
         description="Events that pass the filters: of a whole namespace as counted, else estimated "
         "from a sample; null where it cannot matter."
