@@ -19,7 +19,6 @@ from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
 from mnemolite.moments import Moment
 from mnemolite.partitions import EVENTS, Catalog, Range, within
-from mnemolite.ranking import K1, B
 from mnemolite.scans import Reach, ef_search, exact_rows, reach
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
@@ -198,12 +197,13 @@ class Arms:
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
         question = job.question
+        k1 = question.bm25.k1
         words = candidate_words(question)
         if not words:
             return ArmResult()
         scores = [
             _queries["term_score"].format(
-                weight=sql.Literal(term.idf * (K1 + 1)), term=sql.Literal(term.tsquery)
+                weight=sql.Literal(term.idf * (k1 + 1)), term=sql.Literal(term.tsquery)
             )
             for term in question.terms
         ]
@@ -212,8 +212,8 @@ class Arms:
         )
         parameters = job.parameters | {
             "words": words,
-            "k1": K1,
-            "b": B,
+            "k1": k1,
+            "b": question.bm25.b,
             "average_words": question.average_words,
             "most": _MOST_SCORED,
         }

@@ -94,10 +94,10 @@ class Memory:
             embedders=self.embedders,
             notifier=notifier,
         )
-        self.lexicon = Lexicon(database)
+        self.lexicon = Lexicon(database, k1=search.bm25_k1, b=search.bm25_b)
         self._reranking = RerankStage(resources.reranker, settings.reranker)
         own = Search(database, self.lexicon, reranking=self._reranking)
-        self._search = searching(own, replica=replica, reranking=self._reranking)
+        self._search = searching(own, replica=replica)
         self.history = SearchHistory(
             database, days=search.history_days, searches=search.history_searches
         )

@@ -76,6 +76,12 @@ class Search:
         self._pool = PoolReader(database, catalog)
         self._neighbourhood = Neighbourhood(database, catalog)
 
+    def on(self, database: Database) -> "Search":
+        """The same search on another database."""
+        bm25 = self._lexicon.bm25
+        lexicon = Lexicon(database, k1=bm25.k1, b=bm25.b)
+        return Search(database, lexicon, reranking=self._reranking)
+
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
     ) -> SearchResult:
@@ -233,9 +239,9 @@ def _pool_of(job: SearchJob, rows: Sequence[Row], *, arms: Mapping[Arm, ArmResul
 
 
 def _ranking(job: SearchJob, pool: Pool, *, arms: Mapping[Arm, ArmResult]) -> Ranking:
-    weights = Weights(
-        np.array([term.idf for term in job.question.terms]), job.question.average_words
-    )
+    question = job.question
+    idf = np.array([term.idf for term in question.terms])
+    weights = Weights(idf, question.average_words, question.bm25)
     return rank(pool, weights, use_vectors="vector" in arms, use_words="text" in arms)
 
 

@@ -217,6 +217,12 @@ class SearchSettings(Group):
         "Text-search language of namespaces that name none.",
         pattern=r"^[a-z_]{1,63}$",
     )
+    bm25_k1: float = env(
+        "MNEMO_BM25_K1", 0.9, "How slowly further mentions of a word stop counting.", gt=0, le=10
+    )
+    bm25_b: float = env(
+        "MNEMO_BM25_B", 0.4, "How much of an event's length is held against it.", ge=0, le=1
+    )
     history_days: int = env(
         "MNEMO_HISTORY_DAYS", 7, "Days that explained searches are kept.", ge=1, le=3650
     )
