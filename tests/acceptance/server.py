@@ -72,6 +72,11 @@ class ServerProcess:
         raise AssertionError(f"the server was not ready in time:\n{written}")
 
 
+def patient_client() -> httpx.Client:
+    """A client for many requests and threads, to share: making one reads all certificates."""
+    return httpx.Client(timeout=30, verify=False)
+
+
 @contextmanager
 def running_server(
     folder: Path, *arguments: str, variables: Mapping[str, str]
