@@ -46,7 +46,11 @@ class ServerProcess:
                 stdout=output,
                 cwd=log.parent,
             )
-        self.url = self._wait_ready(start)
+        try:
+            self.url = self._wait_ready(start)
+        except AssertionError:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End it as a crash would."""

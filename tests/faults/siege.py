@@ -109,7 +109,7 @@ class Siege:
             self._ending.set()
             for thread in writers:
                 thread.join()
-            reader.join(timeout=0 if self._failed.is_set() else 120)
+            reader.join(timeout=120)
 
     def _write(self) -> None:
         while not self._ending.is_set():
@@ -146,7 +146,7 @@ class Siege:
     def _read(self) -> None:
         """Follow the feed, and go on after the last message wherever it breaks off."""
         cursor = "start"
-        while not (self._ending.is_set() and self.told.keys() >= self.acknowledged.keys()):
+        while not self._has_heard_all():
             with contextlib.suppress(httpx.TransportError):
                 cursor = self._read_until_it_breaks(cursor)
             time.sleep(0.05)
@@ -168,9 +168,13 @@ class Siege:
                         continue
                     cursor = self._hear(message, cursor)
                     message = {}
-                    if self._ending.is_set() and self.told.keys() >= self.acknowledged.keys():
+                    if self._has_heard_all():
                         break
         return cursor
+
+    def _has_heard_all(self) -> bool:
+        heard = self._ending.is_set() and self.told.keys() >= self.acknowledged.keys()
+        return heard or self._failed.is_set()
 
     def _hear(self, message: dict[str, str], cursor: str) -> str:
         """Count a message and keep its cursor, both or neither."""
