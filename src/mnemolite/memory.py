@@ -52,7 +52,7 @@ from mnemolite.partitions.store import PartitionStore
 from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import searching
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import Resources, begin, keep_running, load_model, opened
+from mnemolite.resources import Resources, load_model, opened, outlast
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
@@ -130,12 +130,10 @@ class Memory:
             AsyncExitStack() as stack,
         ):
             memory = cls(settings, resources)
-            await stack.enter_async_context(memory.feed)
-            await memory._use_space(role)
+            await outlast(lambda: stack.enter_async_context(memory.feed))
+            await outlast(lambda: memory._use_space(role))
             if resources.embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
-            if resources.local is not None:
-                begin(keep_running(resources.local, resources.database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------

@@ -190,11 +190,13 @@ def vector_scores(own: Floats, length: Floats, *, nearby: Ints, floor: float) ->
 
     What has no vector, or no neighbour, counts as ``floor``, so that nothing is lost or won by
     being unknown. A document needs no context: its neighbours' share fades with its length.
+    Where nothing is alike, and the worst row is further from 0 than the best one, that one is the
+    measure: no share is beyond -1 or 1.
     """
     known = np.where(np.isnan(own), floor, own)
     gains, _ = likely_neighbours(known, length, nearby=nearby, floor=floor)
     spread = known + gains.sum(axis=0)
-    return np.asarray(spread / max(float(spread.max()), 1e-9))
+    return np.asarray(spread / max(float(np.abs(spread).max()), 1e-9))
 
 
 def heard_words(own: Floats, length: Floats, *, nearby: Ints) -> Floats:

@@ -109,6 +109,15 @@ def test_an_event_without_a_vector_is_neither_lost_nor_first() -> None:
     assert ranking.scores[0] > ranking.scores[1] == ranking.scores[2] > 0
 
 
+@pytest.mark.parametrize("cosines", [[-0.02, -0.3], [0.001, -0.3], [-0.3, -0.3], [0.0, 0.0]])
+def test_unlike_events_are_worth_no_more_than_like_ones(cosines: list[float]) -> None:
+    ranking = rank(pool([[0, 0], [3, 2]], cosines), WEIGHTS, use_vectors=True, use_words=True)
+    assert np.abs(ranking.vector).max() <= VECTOR_WEIGHT
+    alone = rank(pool([[0, 0], [0, 0]], cosines), WEIGHTS, use_vectors=True, use_words=False)
+    assert np.abs(alone.scores).max() <= 1
+    assert (alone.scores[0] >= alone.scores[1]) == (cosines[0] >= cosines[1])
+
+
 def test_a_likely_neighbour_helps() -> None:
     ranking = rank(
         pool([[0, 0]] * 3, [0.9, 0.3, 0.3], links=[(0, 1)]),
