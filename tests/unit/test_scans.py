@@ -83,7 +83,7 @@ def test_spans_under_an_index_and_the_rest_are_all_of_time(
     without: list[tuple[int | None, int | None]],
 ) -> None:
     def ranges(pairs: list[tuple[int | None, int | None]]) -> list[Range]:
-        return [Range(a and day(a), b and day(b)) for a, b in pairs]
+        return [Range(day(a) if a else None, day(b) if b else None) for a, b in pairs]
 
     assert reach(leaves, ALL).spans() == (ranges(under), ranges(without))
 
