@@ -5,8 +5,8 @@
 Two databases are filled alike: three months of events with vectors of 384 dimensions, indexed and
 counted. In the one the oldest month is dropped as a partition, in the other its events are deleted,
 at once and in batches. Each is timed until the lexicon has been counted, and the bytes of WAL are
-those that it wrote (autovacuum is off); VACUUM, which a DELETE needs afterwards and a drop does not,
-is told apart.
+those that it wrote (autovacuum is off). VACUUM, which a DELETE needs afterwards and a drop does
+not, is told apart.
 """
 
 import asyncio
