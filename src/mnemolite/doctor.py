@@ -173,6 +173,15 @@ async def _memory(memory: Memory) -> Finding:
     return Finding("memory", "ok", f"{detail}, {stats.namespaces} namespaces")
 
 
+async def _partitions(memory: Memory) -> Finding:
+    watched = await memory.partitions.watch()
+    status: Status = "note" if watched.concerns else "ok"
+    if any(concern.urgent for concern in watched.concerns):
+        status = "wrong"
+    remedy = " ".join(concern.remedy for concern in watched.concerns)
+    return Finding("partitions", status, watched.detail, remedy)
+
+
 _CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (
     _server,
     _model,
@@ -182,6 +191,7 @@ _CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (
     _lag,
     _workers,
     _memory,
+    _partitions,
 )
 
 

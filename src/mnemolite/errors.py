@@ -284,18 +284,24 @@ class DatabaseNotEmptyError(DatabaseError):
     status = 409
 
 
-class LayoutBusyError(DatabaseError):
-    """Another process is changing the partitions."""
-
-    code = "layout_busy"
-    status = 409
-    usual_remedy = "Wait until it has ended, then run it again; nothing was changed."
-
-
 class BackupError(DatabaseError):
     """The database could not be saved or restored."""
 
     code = "backup_failed"
+
+
+class LayoutBusyError(MnemoliteError):
+    """The layout of the database is being changed already."""
+
+    code = "layout_busy"
+    status = 409
+
+
+class LayoutRefusedError(MnemoliteError):
+    """The database does not allow this change of its layout."""
+
+    code = "layout_refused"
+    status = 409
 
 
 # --- Embeddings ---------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ from mnemolite.models import (
     Stats,
     WorkerState,
 )
+from mnemolite.partitions import Layout
+from mnemolite.partitions.store import PartitionStore
 from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import searching
 from mnemolite.reranking.stage import RerankStage
@@ -75,9 +77,13 @@ class Memory:
         self.intake = Intake(database, search.default_language)
         self.spaces = SpaceStore(database)
         self.queue = EmbeddingQueue(database)
+        self.partitions = PartitionStore(
+            database, settings.partitions, hnsw_min_rows=settings.worker.hnsw_min_rows
+        )
         self.heartbeats = Heartbeats(database)
         self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
+        self.layout = Layout(database, hnsw_min_rows=settings.worker.hnsw_min_rows)
         self._own = resources.embedder
         self.embedders = Embedders(database, self.spaces, own=self._own, load=self.load_model)
         self._ingestion = Ingestion(
@@ -258,6 +264,7 @@ class Memory:
         return await asyncio.to_thread(pack, query, result)
 
     async def _run(self, query: SearchQuery) -> SearchResult:
+        metrics.count_search(bounded=query.since is not None or query.until is not None)
         with metrics.search_time(query.mode), self.embedders.searching() as served:
             space = await self._space_of(query, served)
             embedder = served.embedder if served else None
@@ -307,6 +314,7 @@ class Memory:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
         metrics.observe_cache(self.embedder.cache_stats())
+        metrics.observe_partitions(await self.partitions.watch())
         await self._health.run()
 
     async def settle(self) -> None:
@@ -329,6 +337,7 @@ class Memory:
             queue=await self.queue_state(),
             workers=await self.workers(),
             space=self.space,
+            partitions=await self.partitions.watch(),
             cache=self.embedder.cache_stats(),
             resident_bytes=metrics.resident_bytes(),
             model_bytes=self.embedder.model_bytes,

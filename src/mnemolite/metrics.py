@@ -9,7 +9,7 @@ from typing import Literal
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from mnemolite.models import QueueState
+from mnemolite.models import PartitionWatch, QueueState
 
 REGISTRY = CollectorRegistry()
 
@@ -50,6 +50,35 @@ SEARCH_SECONDS = Histogram(
     "Time of a search, the embedding of the query included.",
     ["mode"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5),
+    registry=REGISTRY,
+)
+SEARCHES = Counter(
+    "mnemolite_searches",
+    "Searches by whether they have bounds of time.",
+    ["time"],
+    registry=REGISTRY,
+)
+PARTITIONED = Gauge(
+    "mnemolite_partitioned", "1 when the events are partitioned, else 0.", registry=REGISTRY
+)
+PARTITIONS_ADVISED = Gauge(
+    "mnemolite_partitions_advised",
+    "1 when the events are one table that has passed the threshold, else 0.",
+    registry=REGISTRY,
+)
+PARTITIONS_MISSING = Gauge(
+    "mnemolite_partitions_missing",
+    "Partitions that should be made ahead and are not.",
+    registry=REGISTRY,
+)
+PARTITIONS_DEFAULT_ROWS = Gauge(
+    "mnemolite_partitions_default_rows",
+    "Rows in default partitions, of each counted up to 10,000.",
+    registry=REGISTRY,
+)
+PARTITIONS_UNFINISHED = Gauge(
+    "mnemolite_partitions_unfinished",
+    "1 when a change of the layout is not finished, else 0.",
     registry=REGISTRY,
 )
 FEED_READERS = Gauge(
@@ -202,6 +231,20 @@ def observe_queue(state: QueueState) -> None:
     QUEUE_PENDING.set(state.pending)
     QUEUE_PARKED.set(state.parked)
     QUEUE_OLDEST_SECONDS.set(state.oldest_pending_seconds or 0)
+
+
+def observe_partitions(watch: PartitionWatch) -> None:
+    """Set the gauges of the partitions."""
+    PARTITIONED.set(watch.mode == "partitioned")
+    PARTITIONS_ADVISED.set(any(concern.about == "size" for concern in watch.concerns))
+    PARTITIONS_MISSING.set(watch.missing)
+    PARTITIONS_DEFAULT_ROWS.set(watch.default_rows)
+    PARTITIONS_UNFINISHED.set(watch.change is not None)
+
+
+def count_search(*, bounded: bool) -> None:
+    """Count a search by whether its time is bounded."""
+    SEARCHES.labels("bounded" if bounded else "unbounded").inc()
 
 
 def observe_cache(stats: Mapping[str, int]) -> None:

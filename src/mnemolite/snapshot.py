@@ -29,6 +29,7 @@ class Snapshot:
         """A snapshot on a connection of its own, for the stream may last as long as its reader."""
         async with database.own_connection() as connection, connection.transaction():
             await connection.execute(_queries["begin"])
+            await connection.execute(_queries["hold"])
             yield cls(connection)
 
     async def revision(self) -> str:

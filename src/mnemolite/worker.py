@@ -11,7 +11,7 @@ import structlog
 from mnemolite import metrics
 from mnemolite.batch import Batch
 from mnemolite.embedders import Served
-from mnemolite.errors import DatabaseError, MnemoliteError, ModelUnavailableError
+from mnemolite.errors import DatabaseError, LayoutBusyError, MnemoliteError, ModelUnavailableError
 from mnemolite.heartbeats import Heart
 from mnemolite.memory import Memory
 from mnemolite.models import Space
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 _FAULT_PAUSE_SECONDS = 1.0
 _PURGE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+# Whoever began a change of the layout goes on with it sooner, if it still lives.
+_LAYOUT_SECONDS = 30.0
 # The database may take it later: it is away, full, or busy.
 _PASSING = (503, 507)
 
@@ -49,6 +51,8 @@ class Worker:
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._index_build: asyncio.Task[None] | None = None
+        self._layout_change: asyncio.Task[None] | None = None
+        self._next_layout_look = time.monotonic()
         self._next_purge = time.monotonic()
 
     def stop(self) -> None:
@@ -66,8 +70,9 @@ class Worker:
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or the space is dropped."""
-        beside = [] if self._space else [self._serve_others(), self._retain()]
-        tasks = [asyncio.create_task(task) for task in beside]
+        kept = [] if self._space else [self._serve_others(), self._retain()]
+        beside = [asyncio.create_task(task) for task in kept]
+        upkeep = [] if self._space else [asyncio.create_task(self._maintain_partitions())]
         listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
         try:
             async with self._heart.beating(self._worked_on):
@@ -75,13 +80,15 @@ class Worker:
                     await self._work_or_wait()
         finally:
             self.stop()
-            listener.cancel()
+            for task in (listener, *upkeep):
+                task.cancel()
             try:
-                await asyncio.wait([listener, *tasks])
+                await asyncio.wait([listener, *upkeep, *beside])
             finally:
-                for task in tasks:  # what takes longer than the end may last
+                for task in beside:  # what takes longer than the end may last
                     task.cancel()
-            await self._end_index_build()
+            await self._end(self._index_build)
+            await self._end(self._layout_change)
 
     async def _serve_others(self) -> None:
         """Keep a worker for each space that the process serves beside its own."""
@@ -99,6 +106,19 @@ class Worker:
             await embedders.changes(_LOOK_SECONDS)
         if self._others:
             await asyncio.wait([task for _, task in self._others.values()])
+
+    async def _maintain_partitions(self) -> None:
+        """Make the partitions ahead now and then; another process may do so just as well."""
+        partitions = self._memory.partitions
+        while True:
+            try:
+                await partitions.maintain()
+            except MnemoliteError as error:
+                log.warning("partitions_not_maintained", code=error.code, error=str(error))
+            except Exception:
+                # As with the loop itself: the next round begins anew.
+                log.exception("partitions_crash")
+            await asyncio.sleep(self._memory.settings.partitions.maintenance_seconds)
 
     async def _retain(self) -> None:
         """Apply the rules of retention now and then, beside the embedding."""
@@ -190,6 +210,7 @@ class Worker:
             await self._index_when_due()
             if self._space is None:
                 await self._purge_when_due()
+                self._go_on_with_layout_when_due()
         except MnemoliteError as error:
             log.warning("worker_fault", code=error.code, error=str(error))
             await self._pause(_FAULT_PAUSE_SECONDS)
@@ -230,10 +251,26 @@ class Worker:
         except DatabaseError as error:
             log.warning("hnsw_build_failed", error=str(error))
 
-    async def _end_index_build(self) -> None:
-        if self._index_build is not None:
-            self._index_build.cancel()
-            await asyncio.wait([self._index_build])
+    def _go_on_with_layout_when_due(self) -> None:
+        """Finish, beside the work, a change of the layout that was left behind."""
+        running = self._layout_change is not None and not self._layout_change.done()
+        if not running and time.monotonic() >= self._next_layout_look:
+            self._next_layout_look = time.monotonic() + _LAYOUT_SECONDS
+            self._layout_change = asyncio.create_task(self._go_on_with_layout())
+
+    async def _go_on_with_layout(self) -> None:
+        try:
+            if await self._memory.layout.resume():
+                log.info("layout_change_ended")
+        except LayoutBusyError:
+            pass  # somebody else is at it
+        except MnemoliteError as error:
+            log.warning("layout_change_failed", code=error.code, error=str(error))
+
+    async def _end(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 @contextlib.asynccontextmanager

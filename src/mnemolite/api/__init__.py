@@ -1,6 +1,6 @@
 """The REST interface: parse a request, call Memory, render the answer."""
 
-from mnemolite.api import context, events, feed, import_export, search, system
+from mnemolite.api import context, events, feed, import_export, partitions, search, system
 
 # Before the events, one of whose routes takes whatever stands in the place of an id.
 ROUTERS = (
@@ -9,6 +9,7 @@ ROUTERS = (
     events.router,
     search.router,
     context.router,
+    partitions.router,
     system.router,
 )
 OPEN_ROUTER = system.open_router

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from mnemolite import metrics
 from mnemolite.api.deps import MemoryDep
+from mnemolite.api.partitions import EXAMPLE_WATCH
 from mnemolite.api.problems import DATABASE, WRITING, responses
 from mnemolite.errors import ModelUnavailableError
 from mnemolite.models import CountMeta, Health, Namespace, SpaceState, Stats
@@ -94,6 +95,7 @@ _EXAMPLE_STATS = {
     "queue": {"pending": 0, "parked": 0, "oldest_pending_seconds": None, "errors": []},
     "workers": [_EXAMPLE_WORKER],
     "space": _EXAMPLE_SPACE,
+    "partitions": EXAMPLE_WATCH,
     "cache": {"hits": 12, "misses": 30, "evictions": 0, "bytes": 55_680},
     "resident_bytes": 220_000_000,
     "model_bytes": 90_000_000,

@@ -15,6 +15,7 @@ from mnemolite.cli import (
     events,
     forget,
     import_export,
+    partitions,
     queue,
     reembed,
     retention,
@@ -44,6 +45,7 @@ app.command()(forget.forget)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(reembed.app, name="reembed")
+app.add_typer(partitions.app, name="partitions")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
 app.add_typer(retention.app, name="retention")

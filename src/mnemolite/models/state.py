@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from mnemolite.models.partitions import PartitionWatch
 from mnemolite.models.values import Frozen, Timestamp
 
 
@@ -131,6 +132,7 @@ class Stats(Frozen):
     queue: QueueState
     workers: list[WorkerState] = Field(description="Those heard of lately, on all machines.")
     space: Space | None
+    partitions: PartitionWatch
     cache: dict[str, int] = Field(
         description="Query cache: hits, misses, evictions, bytes; shared_… of Redis, if used."
     )

@@ -1,6 +1,7 @@
 """Forgetting: erase what a filter matches, wherever it lies, and look whether it is gone."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from psycopg import sql
 
 from mnemolite.database import EARLIEST, LATEST, Connection
-from mnemolite.errors import InvalidQueryError
+from mnemolite.errors import InvalidQueryError, LayoutBusyError
 from mnemolite.filters import parse
 from mnemolite.memory import Memory
 from mnemolite.models import (
@@ -147,10 +148,10 @@ class _Erasure:
         """Let partitions that are on their way out come to their end, if nobody else does."""
         if not await unfinished(self._notes):
             return
-        async with taking_turn(self._memory.database) as mine:
-            if mine:
-                for entry in await unfinished(self._notes):
-                    await carry_on(self._notes, entry)
+        with contextlib.suppress(LayoutBusyError):
+            async with taking_turn(self._memory.database) as connection:
+                for entry in await unfinished(connection):
+                    await carry_on(connection, entry)
 
     async def ids_left(self) -> dict[str, int]:
         """Rows of erased events, by table, for every column of ids that the database has."""

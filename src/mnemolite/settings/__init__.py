@@ -29,6 +29,7 @@ from mnemolite.settings.groups import (
     blank_is_unset,
     env,
 )
+from mnemolite.settings.partitions import PartitionSettings
 from mnemolite.settings.pipeline import PipelineSettings
 from mnemolite.settings.retention import RetentionSettings
 
@@ -279,6 +280,7 @@ class Settings(BaseModel):
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    partitions: PartitionSettings = Field(default_factory=PartitionSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -312,6 +314,7 @@ _GROUPS: dict[str, Any] = {
     "idempotency": IdempotencySettings,
     "replica": ReplicaSettings,
     "retention": RetentionSettings,
+    "partitions": PartitionSettings,
 }
 
 

@@ -16,3 +16,20 @@ SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(%(table)s) AND relki
 SELECT events_interval, embeddings_interval, premake, retention::text AS retention, manager,
     enabled_at
 FROM partitioning
+
+-- name: plan_kept
+SELECT events_interval, embeddings_interval, premake, retention::text AS retention, manager,
+    enabled_at
+FROM partitioning FOR SHARE
+
+-- name: lock_plan
+SELECT FROM partitioning FOR UPDATE
+
+-- name: forget_plan
+DELETE FROM partitioning
+WHERE NOT EXISTS (SELECT FROM relayouts) AND NOT EXISTS (
+    SELECT FROM pg_class c
+    WHERE c.relkind = 'p' AND c.relnamespace = (
+            SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)
+      AND (c.relname = 'events' OR EXISTS (
+        SELECT FROM embedding_spaces s WHERE c.relname = 'embeddings_' || s.id)))
