@@ -26,7 +26,7 @@ async def mnemolite(settings: Settings, dsn: str, tmp_path: Path) -> Command:
         await memory.add(NewEvent(namespace="n0", content={"text": "new"}))
 
     def command(*arguments: str, code: int = 0, **options: Any) -> str:
-        variables = {"DATABASE_URL": dsn, "COLUMNS": "200"}
+        variables = {"DATABASE_URL": dsn, "COLUMNS": "200", "MNEMO_POOL_TIMEOUT_SECONDS": "60"}
         done = run(*arguments, cwd=tmp_path, variables=variables, **options)
         assert done.returncode == code, done.stderr
         return done.stdout if code in (0, SOME_REJECTED) else done.stderr

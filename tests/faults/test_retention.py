@@ -29,6 +29,9 @@ STAGES = (
 )
 
 
+PATIENT = {"COLUMNS": "200", "MNEMO_POOL_TIMEOUT_SECONDS": "60"}
+
+
 @pytest.mark.timeout(600)
 async def test_a_drop_goes_on_after_a_kill_at_any_step(
     settings: Settings, dsn: str, tmp_path: Path
@@ -42,7 +45,7 @@ async def test_a_drop_goes_on_after_a_kill_at_any_step(
     folder.mkdir()
     age = (datetime.now(UTC) - month(3)) // timedelta(days=1)
     arguments = ("retention", "run", "--older-than", f"{age} days", "--archive", str(folder))
-    variables = {"DATABASE_URL": dsn, "COLUMNS": "200"}
+    variables = {"DATABASE_URL": dsn} | PATIENT
     with psycopg.connect(dsn, autocommit=True) as sql:
         for blocker, step in STAGES:
             with held(dsn, blocker):
@@ -91,7 +94,7 @@ async def test_a_rule_goes_on_after_a_kill_and_counts_each_event_once(
     async with Memory.open(settings) as memory:
         await fill(memory, range(1, 4))
         await settle(memory)
-    variables = {"DATABASE_URL": dsn, "COLUMNS": "200"}
+    variables = {"DATABASE_URL": dsn} | PATIENT
     arguments = ("retention", "run", "--older-than", "1 year", "--json")
     with psycopg.connect(dsn, autocommit=True) as sql:
         # n0 goes in the first batch, and n1 is where it is killed.

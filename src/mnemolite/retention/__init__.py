@@ -2,9 +2,10 @@
 
 from mnemolite.memory import Memory
 from mnemolite.models import RetentionEntry, RetentionState
+from mnemolite.partitions import read_plan
 from mnemolite.retention import journal
 from mnemolite.retention.forget import forget, preview_forget
-from mnemolite.retention.orders import Options, plan
+from mnemolite.retention.orders import Options
 from mnemolite.retention.rules import (
     add_hold,
     add_rule,
@@ -36,11 +37,11 @@ _MANY = 1000
 async def state(memory: Memory) -> RetentionState:
     """The rules, the holds, the policy of the partitions, and what is under way."""
     async with memory.database.connection() as connection:
-        policy = await plan(connection)
+        plan = await read_plan(connection)
         return RetentionState(
             rules=await rules(connection),
             holds=await holds(connection),
-            partitions_older_than=policy["retention"] if policy else None,
+            partitions_older_than=plan.retention if plan else None,
             unfinished=await journal.entries(connection, limit=_MANY, unfinished=True),
         )
 

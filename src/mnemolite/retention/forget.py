@@ -149,9 +149,9 @@ class _Erasure:
         if not await unfinished(self._notes):
             return
         with contextlib.suppress(LayoutBusyError):
-            async with taking_turn(self._memory.database):
-                for entry in await unfinished(self._notes):
-                    await carry_on(self._notes, entry)
+            async with taking_turn(self._memory.database) as connection:
+                for entry in await unfinished(connection):
+                    await carry_on(connection, entry)
 
     async def ids_left(self) -> dict[str, int]:
         """Rows of erased events, by table, for every column of ids that the database has."""

@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
 
 from mnemolite.database import LATEST, Connection
 from mnemolite.errors import RetentionNotFoundError
 from mnemolite.filters import And, parse
 from mnemolite.models import RetentionRule, parse_age
-from mnemolite.partitions import EVENTS, Interval, Leaf, leaves, start_of
+from mnemolite.partitions import EVENTS, Leaf, leaves, read_plan, start_of
 from mnemolite.retention.batches import Wanted
 from mnemolite.retention.rules import OLDER_THAN, PARTITIONS, rules
 from mnemolite.sql import load
 
-_queries, _partitions = load("retention"), load("partitions")
+_queries = load("retention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +79,12 @@ def _is_over(leaf: Leaf, until: datetime) -> bool:
     return end is not None and end <= until
 
 
-async def plan(connection: Connection) -> dict[str, Any] | None:
-    """How the events are partitioned; None: they are not."""
-    return await (await connection.execute(_partitions["plan"])).fetchone()
-
-
 async def _policy(connection: Connection) -> list[Order]:
     """The age of the partitions, rounded down to the beginning of one."""
-    row = await plan(connection)
-    if row is None or row["retention"] is None:
+    plan = await read_plan(connection)
+    if plan is None or plan.retention is None:
         return []
-    moment = await _before(connection, row["retention"])
-    until = start_of(moment, cast("Interval", row["events_interval"]))
+    until = start_of(await _before(connection, plan.retention), plan.events_interval)
     return [Order(PARTITIONS, until, takes_all=True, wanted=Wanted(And(()), until=until))]
 
 

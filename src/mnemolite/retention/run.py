@@ -52,11 +52,8 @@ async def run(
     LayoutBusyError when another process is changing the partitions.
     """
     options = options or Options()
-    async with (
-        taking_turn(memory.database),
-        steady_connection(memory.database) as connection,
-    ):
-        _check(options)
+    _check(options)
+    async with taking_turn(memory.database) as connection:
         asked = await orders(connection, options)
         finished = [await carry_on(connection, entry) for entry in await unfinished(connection)]
         outcomes = [

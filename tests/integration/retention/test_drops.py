@@ -170,8 +170,7 @@ async def test_a_retry_does_not_bring_back_what_went(months: Memory, look: Look)
 
 
 async def test_one_change_of_the_layout_at_a_time(months: Memory) -> None:
-    async with taking_turn(months.database) as mine:
-        assert mine
+    async with taking_turn(months.database):
         with pytest.raises(LayoutBusyError):
             await retention.run(months, Options(older_than="1 day"))
         assert await retention.run_if_due(months, lambda: False) == []
