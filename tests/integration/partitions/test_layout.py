@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from mnemolite.errors import (
+    DatabaseConflictError,
     DatabaseFullError,
     InvalidInputError,
     LayoutBusyError,
@@ -273,6 +274,19 @@ async def test_a_snapshot_from_before_is_waited_for(memory: Memory, dsn: str) ->
         other.rollback()
     await change
     assert (await memory.stats()).events == 13
+
+
+async def test_what_lies_beyond_the_bound_can_be_sent_again(memory: Memory, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "ALTER TABLE events ADD CONSTRAINT events_relayout_check "
+            "CHECK (timestamp < '2100-01-01') NOT VALID"
+        )
+    with pytest.raises(DatabaseConflictError) as raised:
+        await memory.add(NewEvent(timestamp=FAR, content={"text": "too early"}))
+    assert raised.value.retry_after
+    await memory.layout.enable(MONTHS)
+    await memory.add(NewEvent(timestamp=FAR, content={"text": "again"}))
 
 
 # --- Who may, and what is refused ---------------------------------------------------------------
