@@ -11,6 +11,7 @@ and is not there, and what is there twice. With --dsn the database exists alread
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -174,7 +175,8 @@ async def measure(dsn: str, folder: Path, *, options: Any) -> None:
     with psycopg.connect(dsn) as connection:
         row = connection.execute("SELECT count(*) FROM events").fetchone()
     before = int(row[0]) if row else 0
-    variables = {"DATABASE_URL": dsn, "COLUMNS": "200"}
+    model = {name: v for name, v in os.environ.items() if name.startswith("EMBEDDING_")}
+    variables = {"DATABASE_URL": dsn, "COLUMNS": "200", **model}
     questions = [probe.question for probe in probes(facts(1000), 100)]
     with running_server(folder, variables=variables) as server:
         load, stop = Load(server.url, questions), asyncio.Event()

@@ -80,6 +80,8 @@ _UNKNOWN_OUTCOME = (
 def translate(error: Exception) -> MnemoliteError:
     """The MnemoLite error that stands for an error of psycopg or its pool."""
     kind = next(ours for theirs, ours in _ERRORS if isinstance(error, theirs))
+    if isinstance(error, errors.CheckViolation) and _is_passing(error):
+        kind = DatabaseConflictError
     # A server's message can quote data, and a client's can quote the address; the log has both.
     reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     detail = f"{kind.__doc__} ({reason})" if reason else kind.__doc__
@@ -87,6 +89,11 @@ def translate(error: Exception) -> MnemoliteError:
     passing = kind.status == _SERVICE_UNAVAILABLE and kind is not DatabaseReadOnlyError
     retry_after = _RETRY_AFTER_SECONDS if passing else None
     return kind(detail, retry_after=retry_after)
+
+
+def _is_passing(error: errors.CheckViolation) -> bool:
+    """Whether the check stands for the moment in which a table is attached as a partition."""
+    return (error.diag.constraint_name or "").endswith("_relayout_check")
 
 
 @contextmanager

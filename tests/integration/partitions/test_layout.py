@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from mnemolite.errors import (
+    DatabaseConflictError,
     DatabaseFullError,
     InvalidInputError,
     LayoutBusyError,
@@ -237,7 +239,7 @@ async def test_a_search_finds_the_same_in_each_layout(memory: Memory) -> None:
     await Worker(memory).drain()
     query = SearchQuery(q="needle 17", namespace="100% 1", limit=5)
     before = [(hit.id, round(hit.score, 6)) for hit in (await memory.search(query)).data]
-    for change in (lambda: memory.layout.enable(MONTHS), memory.layout.disable):
+    for change in (partial(memory.layout.enable, MONTHS), memory.layout.disable):
         await change()
         found = [(hit.id, round(hit.score, 6)) for hit in (await memory.search(query)).data]
         assert found == before
@@ -274,13 +276,27 @@ async def test_a_snapshot_from_before_is_waited_for(memory: Memory, dsn: str) ->
     assert (await memory.stats()).events == 13
 
 
+async def test_what_lies_beyond_the_bound_can_be_sent_again(memory: Memory, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "ALTER TABLE events ADD CONSTRAINT events_relayout_check "
+            "CHECK (timestamp < '2100-01-01') NOT VALID"
+        )
+    with pytest.raises(DatabaseConflictError) as raised:
+        await memory.add(NewEvent(timestamp=FAR, content={"text": "too early"}))
+    assert raised.value.retry_after
+    await memory.layout.enable(MONTHS)
+    await memory.add(NewEvent(timestamp=FAR, content={"text": "again"}))
+
+
 # --- Who may, and what is refused ---------------------------------------------------------------
 
 
 async def test_one_process_at_a_time(memory: Memory) -> None:
     await fill(memory, 2)
     async with taking_turn(memory.database):
-        for change in (lambda: memory.layout.enable(MONTHS), memory.layout.disable):
+        changes = (partial(memory.layout.enable, MONTHS), memory.layout.disable)
+        for change in changes:
             with pytest.raises(LayoutBusyError, match=r"process \d+ is changing the layout"):
                 await change()
 
@@ -390,7 +406,7 @@ async def test_what_others_made_follows(memory: Memory, dsn: str) -> None:
         plain, before, wrote = catalog(dsn), standing(), 22
         try:
             for change in (
-                lambda: memory.layout.enable(MONTHS, split=False),
+                partial(memory.layout.enable, MONTHS, split=False),
                 memory.layout.split,
                 memory.layout.disable,
             ):
@@ -483,7 +499,7 @@ async def test_a_disk_that_is_too_small_is_told_of(
     await memory.layout.enable(MONTHS, split=False)
     before = catalog(dsn)
     monkeypatch.setattr(room, "_MARGIN", 1e9)  # as if the table were a billion times as large
-    if psycopg.conninfo.conninfo_to_dict(dsn).get("host", "").startswith("/"):
+    if str(psycopg.conninfo.conninfo_to_dict(dsn).get("host", "")).startswith("/"):
         with pytest.raises(DatabaseFullError, match="MiB are free"):
             await memory.layout.split()
         assert catalog(dsn) == before
