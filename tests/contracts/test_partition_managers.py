@@ -1,5 +1,6 @@
 """What every manager of partitions promises: native, pg_partman 4.7 and pg_partman 5."""
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -278,3 +279,69 @@ async def test_pg_partman_is_refused_where_it_is_not(connection: Connection) -> 
         await choose(connection, "pg_partman")
     assert raised.value.field == "--manager"
     assert "CREATE EXTENSION" in (raised.value.remedy or "")
+
+
+# --- pg_partman's own books ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_books_that_would_do_harm_are_told_of(
+    memory: Memory, connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    with offered(dsn, major):
+        await adopt(connection, dsn, manager="pg_partman", by="month")
+        await memory.partitions.maintain()
+        assert (await memory.partitions.watch()).concerns == []
+        assert (await memory.partitions.report()).manager_version is not None
+        sql.execute("UPDATE partman.part_config SET retention = '24 months'")
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert (concern.about, concern.urgent) == ("manager", False)
+        assert "24 months" in concern.detail
+        sql.execute("UPDATE partman.part_config SET retention = NULL, undo_in_progress = true")
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert "undone" in concern.detail
+        sql.execute(
+            "UPDATE partman.part_config SET undo_in_progress = false, "
+            "partition_interval = '10 days'"
+        )
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert concern.urgent
+        assert "interval of 10 days" in concern.detail
+        with pytest.raises(LayoutRefusedError, match="10 days") as raised:
+            await memory.partitions.maintain()
+        assert "1 mon" in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_an_extension_that_is_gone_is_told_of(
+    memory: Memory, connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    with offered(dsn, major):
+        await adopt(connection, dsn, manager="pg_partman", by="month")
+        sql.execute("DROP EXTENSION pg_partman CASCADE")
+    watched = await memory.partitions.watch()
+    assert [each.about for each in watched.concerns] == ["manager", "ahead"]
+    assert (await memory.partitions.report()).manager == "pg_partman"
+    with pytest.raises(LayoutRefusedError, match="no pg_partman"):
+        await memory.partitions.maintain()
+    sql.execute("UPDATE partitioning SET manager = 'native'")
+    await memory.partitions.maintain()
+    assert (await memory.partitions.watch()).concerns == []
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_a_role_without_rights_does_not_get_it(
+    connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    role = f"nobody_{secrets.token_hex(4)}"
+    with offered(dsn, major):
+        sql.execute(f"CREATE ROLE {role}".encode())
+        sql.execute(f"GRANT {role} TO CURRENT_USER".encode())
+        try:
+            await connection.execute(f"SET ROLE {role}")
+            assert await choose(connection, "auto") == "native"
+            with pytest.raises(LayoutRefusedError, match="may not use partman"):
+                await choose(connection, "pg_partman")
+        finally:
+            await connection.execute("RESET ROLE")
+            sql.execute(f"DROP ROLE {role}".encode())
