@@ -47,6 +47,7 @@ from mnemolite.models import (
     Stats,
     WorkerState,
 )
+from mnemolite.partitions import Layout
 from mnemolite.partitions.store import PartitionStore
 from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import searching
@@ -82,6 +83,7 @@ class Memory:
         self.heartbeats = Heartbeats(database)
         self.pressure = BackPressure(self.queue, self.heartbeats, limit=limits.max_pending)
         self.succession = Succession(database)
+        self.layout = Layout(database, hnsw_min_rows=settings.worker.hnsw_min_rows)
         self._own = resources.embedder
         self.embedders = Embedders(database, self.spaces, own=self._own, load=self.load_model)
         self._ingestion = Ingestion(

@@ -9,6 +9,7 @@ from mnemolite.database import Connection, Database
 from mnemolite.embeddings import ModelInfo
 from mnemolite.errors import ModelMismatchError, ModelUnavailableError
 from mnemolite.models import JsonObject, Space
+from mnemolite.partitions import create_parts, form_of, parts_beside
 from mnemolite.sql import load
 
 _queries = load("spaces")
@@ -196,10 +197,14 @@ async def create_space(
     table = sql.Identifier(space.table)
     storage = "PLAIN" if info.dimension <= _MAX_PLAIN_DIMENSION else "EXTERNAL"
     index = sql.Identifier(f"{space.table}_time_idx")
+    parts = await parts_beside(connection, space.table)
     for statement in (
-        _queries["create_table"].format(table=table, dimension=sql.Literal(info.dimension)),
+        _queries["create_table"].format(
+            table=table, dimension=sql.Literal(info.dimension), form=form_of(parts)
+        ),
         _queries["set_storage"].format(table=table, storage=sql.SQL(storage)),
         _queries["create_time_index"].format(index=index, table=table),
+        *create_parts(space.table, parts),
     ):
         await connection.execute(statement)
     return space

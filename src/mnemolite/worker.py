@@ -11,7 +11,7 @@ import structlog
 from mnemolite import metrics
 from mnemolite.batch import Batch
 from mnemolite.embedders import Served
-from mnemolite.errors import DatabaseError, MnemoliteError, ModelUnavailableError
+from mnemolite.errors import DatabaseError, LayoutBusyError, MnemoliteError, ModelUnavailableError
 from mnemolite.heartbeats import Heart
 from mnemolite.memory import Memory
 from mnemolite.models import Space
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 _FAULT_PAUSE_SECONDS = 1.0
 _PURGE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+# Whoever began a change of the layout goes on with it sooner, if it still lives.
+_LAYOUT_SECONDS = 30.0
 # The database may take it later: it is away, full, or busy.
 _PASSING = (503, 507)
 
@@ -48,6 +50,8 @@ class Worker:
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._index_build: asyncio.Task[None] | None = None
+        self._layout_change: asyncio.Task[None] | None = None
+        self._next_layout_look = time.monotonic()
         self._next_purge = time.monotonic()
 
     def stop(self) -> None:
@@ -77,7 +81,8 @@ class Worker:
             for task in (listener, *upkeep):
                 task.cancel()
             await asyncio.wait([listener, *upkeep, *beside])
-            await self._end_index_build()
+            await self._end(self._index_build)
+            await self._end(self._layout_change)
 
     async def _serve_others(self) -> None:
         """Keep a worker for each space that the process serves beside its own."""
@@ -185,6 +190,7 @@ class Worker:
             await self._index_when_due()
             if self._space is None:
                 await self._purge_when_due()
+                self._go_on_with_layout_when_due()
         except MnemoliteError as error:
             log.warning("worker_fault", code=error.code, error=str(error))
             await self._pause(_FAULT_PAUSE_SECONDS)
@@ -225,10 +231,26 @@ class Worker:
         except DatabaseError as error:
             log.warning("hnsw_build_failed", error=str(error))
 
-    async def _end_index_build(self) -> None:
-        if self._index_build is not None:
-            self._index_build.cancel()
-            await asyncio.wait([self._index_build])
+    def _go_on_with_layout_when_due(self) -> None:
+        """Finish, beside the work, a change of the layout that was left behind."""
+        running = self._layout_change is not None and not self._layout_change.done()
+        if not running and time.monotonic() >= self._next_layout_look:
+            self._next_layout_look = time.monotonic() + _LAYOUT_SECONDS
+            self._layout_change = asyncio.create_task(self._go_on_with_layout())
+
+    async def _go_on_with_layout(self) -> None:
+        try:
+            if await self._memory.layout.resume():
+                log.info("layout_change_ended")
+        except LayoutBusyError:
+            pass  # somebody else is at it
+        except MnemoliteError as error:
+            log.warning("layout_change_failed", code=error.code, error=str(error))
+
+    async def _end(self, task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 @contextlib.asynccontextmanager

@@ -78,7 +78,7 @@ def test_an_import_from_a_packed_file_and_from_a_pipe(
     assert mnemolite("import", "rows.jsonl.gz", *MAPS, "--no-embed").returncode == 0
     piped = mnemolite("import", "-", *MAPS, "--no-embed", input=rows.read_text())
     assert piped.returncode == 0, piped.stderr
-    assert count(dsn, "events") == 6
+    assert count(dsn, "events") == 3  # the same lines, so nothing is doubled
 
 
 def test_bad_lines_end_with_code_3(mnemolite: Run, dsn: str) -> None:
@@ -87,7 +87,7 @@ def test_bad_lines_end_with_code_3(mnemolite: Run, dsn: str) -> None:
     assert done.returncode == 3
     assert "line 2: " in done.stderr
     assert "line 3: timestamp: " in done.stderr
-    assert "2 lines were left out" in done.stderr
+    assert "2 were left out" in done.stderr
     assert "Stored 1 events" in done.stdout
     assert count(dsn, "events") == 1
 
@@ -106,7 +106,7 @@ def test_strict_ends_with_code_1(mnemolite: Run, dsn: str) -> None:
         (["import", "nowhere.jsonl"], 1, "nowhere.jsonl"),
         (["import", "-", "--map", "a=b"], 1, "--map"),
         (["import", "-", "--timezone", "Mars"], 1, "--timezone"),
-        (["import", "-", "--language", "klingon", "--no-embed"], 3, "klingon"),
+        (["import", "-", "--language", "klingon", "--no-embed"], 1, "klingon"),
         (["import"], 2, "Missing argument"),
         (["nothing"], 2, "nothing"),
         (["search", "x", "--where", "{"], 1, "--where"),

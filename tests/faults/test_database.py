@@ -76,7 +76,7 @@ async def test_a_connection_that_is_cut_at_the_commit(
 
 
 async def test_a_pool_with_nothing_free(settings: Settings) -> None:
-    database = settings.database.model_copy(update={"pool_size": 3, "pool_timeout_seconds": 0.3})
+    database = settings.database.model_copy(update={"pool_size": 3, "pool_timeout_seconds": 2})
     async with Memory.open(settings.model_copy(update={"database": database})) as memory:
         transport = httpx.ASGITransport(create_app(memory))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

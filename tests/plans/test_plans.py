@@ -361,7 +361,8 @@ async def test_the_feed_is_read_by_its_keys(filled: Memory, plans: Plans) -> Non
     where = {"n": {"$gte": 19_000}}
     query = FeedQuery(after="start", namespace="n3", session="s0", where=where)
     heard = [change async for change in filled.follow(query, wait=False)]
-    assert {change.event and change.event.session for change in heard} == {"s0"}
+    # Deletions, which other tests make, are told whatever the session was.
+    assert {change.event.session for change in heard if change.event} == {"s0"}
     assert plans.used("event_changes_pkey")
     assert plans.used("events_pkey")
     assert not plans.whole_tables() & {"event_changes", *LARGE}

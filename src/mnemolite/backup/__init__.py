@@ -22,11 +22,14 @@ from mnemolite.errors import BackupError, InvalidFileError, SchemaTooNewError
 from mnemolite.local_postgres import default_data_dir, open_local_postgres
 from mnemolite.migrations import HEAD, REVISIONS, inspect, upgrade
 from mnemolite.settings import DatabaseSettings
+from mnemolite.sql import load
 from mnemolite.whole_files import whole_file
 
 __all__ = ["Finding", "Manifest", "back_up", "restore"]
 
 log = structlog.get_logger(__name__)
+
+_queries = load("backup")
 
 _DUMP, _MANIFEST = "database.dump", "manifest.json"
 
@@ -41,6 +44,7 @@ def back_up(settings: DatabaseSettings, path: Path) -> Manifest:
         connection.read_only = True
         if inspect(dsn) is None:
             raise BackupError("There is nothing to save: the database has no memory in it.")
+        connection.execute(_queries["hold"])
         row = connection.execute("SELECT pg_export_snapshot() AS snapshot").fetchone()
         snapshot = row["snapshot"] if row else ""
         manifest = Manifest.of(connection)

@@ -22,6 +22,7 @@ from mnemolite.models.feed import (
     FeedQuery,
     FeedScope,
 )
+from mnemolite.models.layout import LayoutChange, LayoutWish, PartitionInterval
 from mnemolite.models.partitions import (
     Concern,
     HeldBack,
@@ -146,6 +147,8 @@ __all__ = [
     "HitChange",
     "IndexState",
     "JsonObject",
+    "LayoutChange",
+    "LayoutWish",
     "Maintained",
     "ManagerName",
     "Metadata",
@@ -161,6 +164,7 @@ __all__ = [
     "PageOptions",
     "PartitionAdvice",
     "PartitionFigures",
+    "PartitionInterval",
     "PartitionLayout",
     "PartitionReport",
     "PartitionState",

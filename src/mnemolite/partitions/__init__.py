@@ -4,7 +4,10 @@ Events are partitioned on ``timestamp`` by one interval, the vectors of each spa
 or not at all. What the catalog says is the truth; ``partitioning`` holds what was wished for.
 """
 
+from mnemolite.partitions.beside import create_parts, form_of, parts_beside
 from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves
+from mnemolite.partitions.layout import Layout
+from mnemolite.partitions.plan import Manager, Part, Plan, read_plan
 from mnemolite.partitions.ranges import (
     Interval,
     Range,
@@ -13,16 +16,26 @@ from mnemolite.partitions.ranges import (
     ranges,
     start_of,
 )
+from mnemolite.partitions.turn import taking_turn
 
 __all__ = [
     "EVENTS",
     "Interval",
+    "Layout",
     "Leaf",
+    "Manager",
+    "Part",
+    "Plan",
     "Range",
+    "create_parts",
     "following",
+    "form_of",
     "is_partitioned",
     "leaves",
     "partition_name",
+    "parts_beside",
     "ranges",
+    "read_plan",
     "start_of",
+    "taking_turn",
 ]

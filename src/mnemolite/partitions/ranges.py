@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
-Interval = Literal["day", "week", "month", "quarter", "year"]
+from mnemolite.models import PartitionInterval
+
+Interval = PartitionInterval
 
 _MONTHS: dict[str, int] = {"month": 1, "quarter": 3, "year": 12}
 _DAYS: dict[str, int] = {"day": 1, "week": 7}

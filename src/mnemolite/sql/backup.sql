@@ -1,3 +1,7 @@
+-- name: hold
+-- Before there is a snapshot, for the reason of snapshot.sql.
+LOCK TABLE events IN ACCESS SHARE MODE
+
 -- name: schema
 SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass('mnemolite_schema')
@@ -6,8 +10,11 @@ WHERE c.oid = to_regclass('mnemolite_schema')
 SELECT version_num AS revision FROM mnemolite_schema
 
 -- name: tables
+-- Partitions are parts of their table.
 SELECT c.relname AS name FROM pg_class c
-WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind = 'r' ORDER BY c.relname
+WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'p')
+  AND NOT c.relispartition
+ORDER BY c.relname
 
 -- name: count
 SELECT count(*) AS rows FROM {table}

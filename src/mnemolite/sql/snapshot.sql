@@ -2,8 +2,8 @@
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
 -- name: hold
--- Before the snapshot is taken, which the first query does: what moves rows between partitions would
--- move them out of its sight.
+-- Before the snapshot is taken, which the first query does: what moves rows between partitions, or
+-- puts another table in the place of this one, would move them out of its sight.
 LOCK TABLE ONLY events IN ACCESS SHARE MODE
 
 -- name: revision

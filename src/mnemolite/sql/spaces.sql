@@ -50,7 +50,7 @@ CREATE TABLE {table} (
     char_end integer NOT NULL,
     embedding vector({dimension}) NOT NULL,
     PRIMARY KEY (event_id, timestamp, namespace, passage)
-)
+){form}
 
 -- name: set_storage
 ALTER TABLE {table} ALTER COLUMN embedding SET STORAGE {storage}
