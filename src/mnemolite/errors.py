@@ -152,6 +152,12 @@ class SearchNotFoundError(NotFoundError):
     code = "search_not_found"
 
 
+class RetentionNotFoundError(NotFoundError):
+    """No retention rule or hold has this name."""
+
+    code = "retention_not_found"
+
+
 class CursorGoneError(MnemoliteError):
     """The feed no longer holds what follows this cursor."""
 

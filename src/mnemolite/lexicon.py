@@ -12,7 +12,7 @@ from mnemolite.sql import load
 _queries = load("lexicon")
 
 PENDING_LIMIT = 10_000
-_COUNT_LOCK = 0x6D6E656D6C
+COUNT_LOCK = 0x6D6E656D6C
 _COUNT_BATCH = 5000
 # Occurrences that the index may hand over for scoring, and that may be read to find two common
 # words together.
@@ -112,7 +112,7 @@ class Lexicon:
     async def count(self) -> int:
         """Count a batch of events that came or went; how many. Only one process does at a time."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(_queries["lock"], {"key": _COUNT_LOCK})
+            cursor = await connection.execute(_queries["lock"], {"key": COUNT_LOCK})
             if not (await cursor.fetchone() or {}).get("mine"):
                 return 0
             cursor = await connection.execute(_queries["count"], {"limit": _COUNT_BATCH})

@@ -17,6 +17,7 @@ from mnemolite.memory import Memory
 from mnemolite.models import Space
 from mnemolite.notifications import listen
 from mnemolite.queue import Claim, EmbeddedPassage, Lease, PendingEvent
+from mnemolite.retention import run_if_due
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or the space is dropped."""
-        beside = [] if self._space else [asyncio.create_task(self._serve_others())]
+        beside = [] if self._space else [self._serve_others(), self._retain()]
+        tasks = [asyncio.create_task(task) for task in beside]
         upkeep = [] if self._space else [asyncio.create_task(self._maintain_partitions())]
         listener = asyncio.create_task(listen(self._memory.database, self._awake.set))
         try:
@@ -80,7 +82,11 @@ class Worker:
             self.stop()
             for task in (listener, *upkeep):
                 task.cancel()
-            await asyncio.wait([listener, *upkeep, *beside])
+            try:
+                await asyncio.wait([listener, *upkeep, *tasks])
+            finally:
+                for task in tasks:  # what takes longer than the end may last
+                    task.cancel()
             await self._end(self._index_build)
             await self._end(self._layout_change)
 
@@ -113,6 +119,20 @@ class Worker:
                 # As with the loop itself: the next round begins anew.
                 log.exception("partitions_crash")
             await asyncio.sleep(self._memory.settings.partitions.maintenance_seconds)
+
+    async def _retain(self) -> None:
+        """Apply the rules of retention now and then, beside the embedding."""
+        every = self._memory.settings.retention.check_seconds
+        while every and not self._stopping.is_set():
+            try:
+                for outcome in await run_if_due(self._memory, self._stopping.is_set):
+                    log.info("retention_applied", **outcome.model_dump(mode="json"))
+            except MnemoliteError as error:
+                log.warning("retention_fault", code=error.code, error=str(error))
+            except Exception:
+                # The worker outlives it: what a step did not commit is done the next time.
+                log.exception("retention_crash")
+            await self._pause_unless_stopping(every)
 
     async def drain(self) -> None:
         """Embed everything that is due, then return."""

@@ -13,10 +13,12 @@ from mnemolite.cli import (
     doctor,
     evaluate,
     events,
+    forget,
     import_export,
     partitions,
     queue,
     reembed,
+    retention,
     search,
     serve,
     tail,
@@ -39,12 +41,14 @@ app.command()(context.context)
 app.command()(tail.tail)
 app.command("import")(import_export.import_)
 app.command()(import_export.export)
+app.command()(forget.forget)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(reembed.app, name="reembed")
 app.add_typer(partitions.app, name="partitions")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bench.app, name="bench")
+app.add_typer(retention.app, name="retention")
 app.add_typer(db.app, name="db")
 
 

@@ -46,14 +46,14 @@ async def export_lines(
     parse(query.where)  # a filter that is wrong is told before anything is
     space = await _space(memory) if with_vectors else None
     async with Snapshot.of(memory.database) as snapshot:
-        yield _line(await _header(snapshot, query, space=space)), 0
+        yield about_line(await _header(snapshot, query, space=space)), 0
         async for row in snapshot.namespaces(query):
-            yield _line(NamespaceLine(**row)), 0
+            yield about_line(NamespaceLine(**row)), 0
         events = 0
         async for rows in snapshot.events(query, space):
             events += len(rows)
             yield "".join(map(event_line, rows)).encode(), len(rows)
-        yield _line(EndLine(events=events)), 0
+        yield about_line(EndLine(events=events)), 0
 
 
 async def write_export(
@@ -140,7 +140,8 @@ async def _header(snapshot: Snapshot, query: ExportQuery, *, space: Space | None
     )
 
 
-def _line(about: ExportHeader | NamespaceLine | EndLine) -> bytes:
+def about_line(about: ExportHeader | NamespaceLine | EndLine) -> bytes:
+    """A line about the export itself."""
     return json.dumps(about.model_dump(mode="json"), ensure_ascii=False).encode() + b"\n"
 
 

@@ -31,6 +31,7 @@ from mnemolite.settings.groups import (
 )
 from mnemolite.settings.partitions import PartitionSettings
 from mnemolite.settings.pipeline import PipelineSettings
+from mnemolite.settings.retention import RetentionSettings
 
 
 class DatabaseSettings(Group):
@@ -279,6 +280,7 @@ class Settings(BaseModel):
     idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     replica: ReplicaSettings = Field(default_factory=ReplicaSettings)
     partitions: PartitionSettings = Field(default_factory=PartitionSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     @classmethod
     def load(cls, *, file: Path | None = None, **groups: dict[str, object]) -> "Settings":
@@ -312,6 +314,7 @@ _GROUPS: dict[str, Any] = {
     "idempotency": IdempotencySettings,
     "replica": ReplicaSettings,
     "partitions": PartitionSettings,
+    "retention": RetentionSettings,
 }
 
 
