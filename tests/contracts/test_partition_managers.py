@@ -12,7 +12,7 @@ import pytest
 from mnemolite.database import Connection
 from mnemolite.errors import LayoutRefusedError
 from mnemolite.memory import Memory
-from mnemolite.models import ManagerName, NewEvent, SearchQuery
+from mnemolite.models import LayoutWish, ManagerName, NewEvent, SearchQuery
 from mnemolite.partitions import Interval, Range, following, is_partitioned, leaves, start_of
 from mnemolite.partitions.ahead import gaps, wanted
 from mnemolite.partitions.management import Manager, choose, manager_of
@@ -345,3 +345,59 @@ async def test_a_role_without_rights_does_not_get_it(
         finally:
             await connection.execute("RESET ROLE")
             sql.execute(f"DROP ROLE {role}".encode())
+
+
+# --- From the first partition to the last -------------------------------------------------------
+
+
+async def registered(sql: Sql) -> list[Any]:
+    if sql.execute("SELECT to_regclass('partman.part_config')").fetchone() == (None,):
+        return []
+    return [row[0] for row in sql.execute("SELECT parent_table FROM partman.part_config")]
+
+
+async def test_enable_split_and_disable(
+    memory: Memory, sql: Sql, *, manager_name: ManagerName
+) -> None:
+    books = ["public.events"] if manager_name == "pg_partman" else []
+    months = [following(THIS_MONTH, "month", steps=-step) for step in range(3)]
+    await memory.add_many([NewEvent(timestamp=at, content={"text": "old"}) for at in months])
+    before = sql.execute("SELECT * FROM events ORDER BY id").fetchall()
+    await memory.layout.enable(LayoutWish(manager="auto", premake=2), split=False)
+    report = await memory.partitions.report()
+    assert (report.manager, report.premake, report.watch.concerns) == (manager_name, 2, [])
+    assert await registered(sql) == books
+    assert len((await memory.partitions.maintain()).created) <= bool(books)  # it may make one more
+    await memory.layout.split()
+    assert await registered(sql) == books
+    assert (await memory.partitions.report()).watch.concerns == []
+    sql.execute("UPDATE partitioning SET premake = 6")
+    if books:
+        sql.execute("UPDATE partman.part_config SET premake = 6")
+    assert (await memory.partitions.maintain()).created != []
+    assert (await memory.partitions.watch()).concerns == []
+    await memory.layout.disable()
+    assert await registered(sql) == []
+    assert (await memory.partitions.report()).mode == "unpartitioned"
+    assert sql.execute("SELECT * FROM events ORDER BY id").fetchall() == before
+
+
+async def test_another_manager_takes_over(
+    memory: Memory, sql: Sql, *, manager_name: ManagerName
+) -> None:
+    await memory.layout.enable(LayoutWish(manager="native"))
+    assert await registered(sql) == []
+    await memory.layout.enable(LayoutWish(manager="auto"))
+    assert (await memory.partitions.report()).manager == manager_name
+    assert await registered(sql) == (["public.events"] if manager_name == "pg_partman" else [])
+    await memory.layout.enable(LayoutWish())
+    assert (await memory.partitions.report()).manager == manager_name
+    await memory.layout.enable(LayoutWish(manager="native"))
+    assert await registered(sql) == []
+    assert (await memory.partitions.maintain()).manager == "native"
+
+
+async def test_a_manager_that_is_not_there_is_refused(memory: Memory) -> None:
+    with pytest.raises(LayoutRefusedError, match="no pg_partman"):
+        await memory.layout.enable(LayoutWish(manager="pg_partman"))
+    assert (await memory.partitions.report()).mode == "unpartitioned"
