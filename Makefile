@@ -56,7 +56,8 @@ lint: gate-style gate-format gate-types gate-imports ## run the gates that need 
 
 bench: $(DEV) ## run the benchmarks
 	@for script in benchmarks/*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; \
+		name="benchmarks.$$(basename "$$script" .py)"; \
+		echo "== $$name"; $(BIN)/python -m "$$name" $(ARGS) || exit 1; \
 	done
 
 clean: ## remove .venv and all caches; the stored memory stays

@@ -1,6 +1,6 @@
 """One caller in a loop against 16 at once, through the async front, in one run.
 
-    python benchmarks/concurrent_queries.py
+    python -m benchmarks.concurrent_queries
 
 Prints throughput, the latency of the luckiest and the unluckiest caller, the longest stall of the
 event loop, the cost of a cache hit, and what queries wait while documents are embedded.

@@ -1,6 +1,6 @@
 """The change feed: every change once, across leaps, slow transactions and kills; and what it costs.
 
-    python benchmarks/feed.py [--writes 10000] [--leaps 100] [--kills 5]
+    python -m benchmarks.feed [--writes 10000] [--leaps 100] [--kills 5]
 
 A server of its own (`mnemolite serve`, mock embeddings, private PostgreSQL) takes events from eight
 clients, beside plain SQL whose transactions stay open for a moment. One reader follows the

@@ -1,6 +1,6 @@
 """How fast events come in, by every way, on real texts and in one run; and out and in again.
 
-    python benchmarks/ingest.py ../shared/data/scale_topicalchat.texts.jsonl.gz
+    python -m benchmarks.ingest ../shared/data/scale_topicalchat.texts.jsonl.gz
 
 The yardstick is a raw COPY of the same rows into the same table, with its triggers and indexes,
 text and language given. It runs before and after the import, each into an empty table. Nothing is

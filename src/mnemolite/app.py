@@ -31,6 +31,7 @@ from mnemolite.api.problems import (
     on_validation_error,
     respond,
 )
+from mnemolite.courier import running_courier
 from mnemolite.errors import MnemoliteError, SettingsError, StartingError, UnauthorizedError
 from mnemolite.memory import VERSION, Memory
 from mnemolite.models import Check, Health
@@ -141,7 +142,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not memory.settings.worker.in_server:
         yield
         return
-    async with running_worker(memory):
+    async with running_worker(memory), running_courier(memory):
         yield
 
 

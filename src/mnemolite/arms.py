@@ -1,7 +1,6 @@
 """The two arms of a search: nearest vectors, and BM25 over the question's words."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from mnemolite.filters import parse
 from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
 from mnemolite.moments import Moment
-from mnemolite.ranking import K1, B
+from mnemolite.partitions import EVENTS, Catalog, Range, within
+from mnemolite.scans import Reach, ef_search, exact_rows, reach
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
 
@@ -32,15 +32,9 @@ _MOST_SCORED = 5000
 # Passages read for one event handed on: a long event has many, and only its nearest counts.
 _PASSAGES_PER_EVENT = 4
 _MORE_PASSAGES = 8
-# Up to this many rows an exact scan is as fast as the index whatever the table, and misses nothing.
-_EXACT_ROWS = 20_000
-# The scan costs its rows; the index, what it must look at to find enough rows that pass, which is
-# as many as rows are rare. The two met at 100,000 of 1,000,000 rows; where the index is only a
-# little faster, the scan, which misses nothing, is the better plan still.
-_EXACT_ROWS_PER_ROOT = 150
 # Pages of the events looked at to estimate how many rows pass: some thousands of events, 1 to 3 ms.
 _SAMPLED_PAGES = 300
-_EF_SEARCH = 400
+_TIME = sql.SQL("v.timestamp")
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
 Key = tuple[str, str]
@@ -131,41 +125,46 @@ class SearchJob:
         return sql.SQL(" AND ").join(conditions)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """How the vectors are to be found, in which tables, and the centre of their indexes."""
+
+    plan: Plan
+    reach: Reach = field(default_factory=lambda: Reach(()))
+    centre: str | None = None
+
+
 class Arms:
     """Finds candidates: SQL in, keys and raw scores out."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, catalog: Catalog | None = None) -> None:
         self._database = database
+        self._catalog = catalog or Catalog(database)
 
     async def vector(self, job: SearchJob) -> ArmResult:
         """The events whose passages are nearest to the query."""
         space = job.space
         if space is None:
             raise ModelUnavailableError("No model has been used with this database yet.")
-        vector, (plan, centre) = await asyncio.gather(job.vector.of(job), self._plan(job, space))
-        statement = _queries[f"vector_{plan.vector}"].format(
-            table=sql.Identifier(space.table),
-            dimension=sql.Literal(space.dimension),
-            centre=sql.Literal(centre),
-            join=_queries["join_events"] if job.looks_at_events else sql.SQL(""),
-            where=job.conditions(),
-        )
+        vector, scan = await asyncio.gather(job.vector.of(job), self._scan(job, space))
+        statement = _statement(job, space, scan=scan)
         parameters = job.parameters | {"vector": Vector(vector)}
-        rows = await self._nearest(statement, parameters, plan=plan)
+        rows = await self._nearest(statement, parameters, scan=scan)
         keys = [(row["id"], row["timestamp"]) for row in rows]
-        return ArmResult(keys, [row["distance"] for row in rows], plan, vector)
+        return ArmResult(keys, [row["distance"] for row in rows], scan.plan, vector)
 
     async def _nearest(
-        self, statement: sql.Composed, parameters: dict[str, Any], *, plan: Plan
+        self, statement: sql.Composed, parameters: dict[str, Any], *, scan: "_Scan"
     ) -> list[Row]:
         """The nearest events; more passages are read where few events have all the nearest."""
         depth: int = parameters["depth"]
-        passages = depth * _PASSAGES_PER_EVENT if plan.vector == "exact" else _EF_SEARCH
-        tuned = plan.vector == "hnsw"
+        passages = depth * _PASSAGES_PER_EVENT
+        tuned = scan.plan.vector != "exact"
         reading = self._database.transaction() if tuned else self._database.connection()
         async with reading as connection:
             if tuned:
-                await connection.execute(_queries["tune_hnsw"], {"ef_search": _EF_SEARCH})
+                tuning = {"ef_search": ef_search(scan.reach.indexes)}
+                await connection.execute(_queries["tune_hnsw"], tuning)
             while True:
                 bounded = parameters | {"passages": passages}
                 rows = await (await connection.execute(statement, bounded)).fetchall()
@@ -173,35 +172,38 @@ class Arms:
                     return rows[:depth]
                 passages *= _MORE_PASSAGES
 
-    async def _plan(self, job: SearchJob, space: Space) -> tuple[Plan, str | None]:
-        """Exact for as many matching rows as that is fast for, else the index, if there is one.
-
-        With it comes the centre that the index was built around.
-        """
+    async def _scan(self, job: SearchJob, space: Space) -> "_Scan":
+        """Exact for as many matching rows as that is fast for, else what indexes there are."""
+        exact = _Scan(Plan(vector="exact", estimated_rows=None))
         if job.forced == "exact":
-            return Plan(vector="exact", estimated_rows=None), None
+            return exact
+        bounds = Range(job.query.since, job.query.until)
+        vectors, events = await self._catalog.leaves(space.table, EVENTS)
+        reached = reach(vectors, bounds)
+        if not reached.indexes:
+            return exact
+        few = exact_rows(reached.rows)
+        rows = job.question.documents
         async with self._database.connection() as connection:
-            parameters = {"index": space.hnsw_index, "space": space.id}
-            cursor = await connection.execute(_queries["index_state"], parameters)
-            index = await cursor.fetchone()
-            if index is None:
-                return Plan(vector="exact", estimated_rows=None), None
-            few = exact_rows(index["table_rows"])
-            rows = job.question.documents
             if rows > few and job.is_filtered:
-                rows = await _estimate(connection, job, pages=index["event_pages"])
-        chosen = job.forced or ("hnsw" if rows > few else "exact")
-        return Plan(vector=chosen, estimated_rows=rows), index["centre"]
+                pages = sum(leaf.pages for leaf in reach(events, bounds).leaves)
+                rows = await _estimate(connection, job, pages=pages)
+            if rows <= few and job.forced is None:
+                return _Scan(Plan(vector="exact", estimated_rows=rows))
+            cursor = await connection.execute(_queries["centre"], {"space": space.id})
+            centre = (await cursor.fetchone() or {}).get("centre")
+        return _Scan(Plan(vector=reached.plan_by_index, estimated_rows=rows), reached, centre)
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
         question = job.question
+        k1 = question.bm25.k1
         words = candidate_words(question)
         if not words:
             return ArmResult()
         scores = [
             _queries["term_score"].format(
-                weight=sql.Literal(term.idf * (K1 + 1)), term=sql.Literal(term.tsquery)
+                weight=sql.Literal(term.idf * (k1 + 1)), term=sql.Literal(term.tsquery)
             )
             for term in question.terms
         ]
@@ -210,8 +212,8 @@ class Arms:
         )
         parameters = job.parameters | {
             "words": words,
-            "k1": K1,
-            "b": B,
+            "k1": k1,
+            "b": question.bm25.b,
             "average_words": question.average_words,
             "most": _MOST_SCORED,
         }
@@ -239,9 +241,29 @@ async def _estimate(connection: Connection, job: SearchJob, *, pages: int) -> in
     return round(row["rows"] / share) if row else 0
 
 
-def exact_rows(table_rows: int) -> int:
-    """The largest number of matching rows for which an exact scan is the better plan."""
-    return max(_EXACT_ROWS, int(_EXACT_ROWS_PER_ROOT * math.sqrt(max(table_rows, 0))))
+def _statement(job: SearchJob, space: Space, *, scan: _Scan) -> sql.Composed:
+    """The statement of a scan; where only some tables have an index, of two in one.
+
+    Each of the two names its spans of time, for the planner, left to itself, would sort the rows
+    of all tables as soon as a few must be sorted.
+    """
+    names: dict[str, sql.Composable] = {
+        "table": sql.Identifier(space.table),
+        "dimension": sql.Literal(space.dimension),
+        "centre": sql.Literal(scan.centre),
+        "join": _queries["join_events"] if job.looks_at_events else sql.SQL(""),
+        "where": job.conditions(),
+    }
+    if scan.plan.vector == "exact":
+        return _queries["vector_exact"].format(**names)
+    under, without = scan.reach.spans()
+    parts = [("by_index", under), ("without_index", without)]
+    scans = [
+        _queries[name].format(span=within(spans, _TIME) if without else sql.SQL("true"), **names)
+        for name, spans in parts
+        if spans
+    ]
+    return _queries["vector_hnsw"].format(scans=sql.SQL(" UNION ALL ").join(scans))
 
 
 def _checked_vector(values: Sequence[float], space: Space) -> NDArray[np.float32]:

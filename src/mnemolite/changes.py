@@ -16,8 +16,8 @@ import structlog
 
 from mnemolite.database import Connection, Database
 from mnemolite.errors import CursorGoneError, DatabaseReadOnlyError
-from mnemolite.filters import And, Filter
-from mnemolite.models import CURSOR, ChangeKind, Event, EventChange
+from mnemolite.filters import And, Filter, parse
+from mnemolite.models import CURSOR, ChangeKind, Event, EventChange, FeedQuery
 from mnemolite.sql import load
 
 _queries = load("changes")
@@ -44,6 +44,16 @@ class Selection:
     session: str | None
     kinds: Sequence[ChangeKind]
     where: Filter
+
+    @classmethod
+    def of(cls, query: FeedQuery) -> "Selection":
+        """What a query asks for. Raises InvalidFilterError."""
+        return cls(
+            namespace=None if query.all_namespaces else query.namespace,
+            session=query.session,
+            kinds=query.kinds,
+            where=parse(query.where),
+        )
 
     def takes(self, told: "Told") -> bool:
         """Whether a change belongs to it, just as ``read`` decides."""

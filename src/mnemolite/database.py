@@ -142,13 +142,10 @@ class Database:
         )
 
     async def __aenter__(self) -> Self:
-        with translated_errors():
-            try:
-                await self._pool.open(
-                    wait=self._required, timeout=self._settings.pool_timeout_seconds
-                )
-            except PoolTimeout as error:  # nothing is in use yet, so nobody answers
-                raise psycopg.OperationalError(str(error)) from error
+        if self._required:
+            await self.ping()
+        # It fills by itself, and tells whoever asks for a connection that it cannot.
+        await self._pool.open(wait=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:

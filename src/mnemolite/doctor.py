@@ -166,6 +166,22 @@ async def _health(memory: Memory, name: str, *, remedy: str) -> Finding:
     )
 
 
+async def _webhooks(memory: Memory) -> Finding:
+    state = await memory.webhooks.state()
+    detail = (
+        f"{state.enabled} enabled, {state.disabled} disabled, {state.pending} deliveries pending, "
+        f"{state.dead} given up"
+    )
+    refused = [one for one in await memory.webhooks.all() if one.disabled_reason]
+    if refused:
+        said = "; ".join(f"{one.id}: {one.disabled_reason}" for one in refused)
+        return Finding("webhooks", "wrong", f"{detail}; {said}", "`mnemolite webhooks enable ID`.")
+    if state.dead:
+        remedy = "`mnemolite webhooks list`, and `webhooks retry ID` once the target is well."
+        return Finding("webhooks", "wrong", detail, remedy)
+    return Finding("webhooks", "ok", detail)
+
+
 async def _memory(memory: Memory) -> Finding:
     stats = await memory.stats()
     size = stats.database_bytes / 2**20
@@ -190,6 +206,7 @@ _CHECKS: tuple[Callable[[Memory], Awaitable[Finding]], ...] = (
     _queue,
     _lag,
     _workers,
+    _webhooks,
     _memory,
     _partitions,
 )

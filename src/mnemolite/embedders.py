@@ -142,7 +142,8 @@ class Embedders:
             await self._let_go(id)
         for id, served in self._held.items():
             served.space = living[id]
-        wanted = [s for s in living.values() if s.status == "active" or self._all_wanted]
+        fillable = [space for space in living.values() if space.status != "adopted"]
+        wanted = [space for space in fillable if space.status == "active" or self._all_wanted]
         for space in wanted if self._follows and self._own else ():
             if space.id not in self._held:
                 await self._take(space)

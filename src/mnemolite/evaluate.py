@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,13 @@ def scratch_name(corpus: Path, settings: Settings) -> str:
 
 
 async def load_corpus(memory: Memory, path: Path, *, progress: Progress) -> int:
-    """Store the rows as events, in the order of their sessions; how many."""
-    rows = list(read_rows(path))
-    rows.sort(key=lambda row: (str(row.get("scope")), row.get("seq") or 0))
-    events = [_as_event(row) for row in rows]
-    for start in range(0, len(events), _BATCH):
+    """Store the documents as events, in the order of their sessions; how many there are.
+
+    What an earlier run has stored before it was interrupted is not stored again: the order of the
+    documents is always the same, and a batch is stored whole. Raises InvalidFileError.
+    """
+    events = _read_documents(path)
+    for start in range((await memory.stats()).events, len(events), _BATCH):
         await memory.add_many(events[start : start + _BATCH])
         progress("storing", min(start + _BATCH, len(events)), len(events))
     return len(events)
@@ -277,9 +280,23 @@ def _as_question(row: Row, path: Path, *, namespace: str | None) -> Question:
     return Question(text, place, category, relevant)
 
 
+def _read_documents(path: Path) -> list[NewEvent]:
+    """The documents of a corpus as events, in the order of their sessions."""
+    placed = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            placed.append((str(row.get("scope")), float(row.get("seq") or 0), _as_event(row)))
+        except (ValueError, TypeError) as error:
+            raise InvalidFileError(f"{path}: document {number}: {error}", field="corpus") from error
+    placed.sort(key=itemgetter(0, 1))
+    return [event for *_, event in placed]
+
+
 def _as_event(row: Row) -> NewEvent:
-    title = row.get("title")
-    text = f"{title}\n{row['text']}" if title else row["text"]
+    text, title = row.get("text"), row.get("title")
+    if not isinstance(text, str) or row.get("doc_id") is None:
+        raise ValueError("a document needs a doc_id, and a text as a string.")
+    text = f"{title}\n{text}" if title else text
     session = row.get("session")
     return NewEvent(
         content={"text": text} | ({"speaker": row["speaker"]} if row.get("speaker") else {}),

@@ -16,7 +16,6 @@ from mnemolite import metrics
 from mnemolite.changes import ChangeStore, Position, Selection, Told, cursor_of
 from mnemolite.database import Database
 from mnemolite.errors import CursorGoneError, DatabaseError, TooManyStreamsError
-from mnemolite.filters import parse
 from mnemolite.models import EventChange, FeedQuery
 from mnemolite.notifications import end, listen
 from mnemolite.settings.feed import FeedSettings
@@ -62,12 +61,7 @@ class Feed:
         """
         if len(self._open) >= self.settings.streams:
             raise TooManyStreamsError(retry_after=_RETRY_AFTER_SECONDS)
-        selection = Selection(
-            namespace=None if query.all_namespaces else query.namespace,
-            session=query.session,
-            kinds=query.kinds,
-            where=parse(query.where),
-        )
+        selection = Selection.of(query)
         epoch, position = await self.changes.start(query.after)
         reader = Reader(self, selection, epoch=epoch, position=position)
         self._open.add(reader)

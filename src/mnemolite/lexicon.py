@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from mnemolite.database import Database
+from mnemolite.ranking import Bm25
 from mnemolite.sql import load
 
 _queries = load("lexicon")
@@ -63,13 +64,15 @@ class Question:
     documents: int = 0
     average_words: float = 1.0
     language: str = ""
+    bm25: Bm25 = field(default_factory=Bm25)
 
 
 class Lexicon:
-    """Document frequencies and lengths, per namespace."""
+    """Document frequencies and lengths, per namespace; ``bm25`` says how questions weigh them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, k1: float, b: float) -> None:
         self._database = database
+        self.bm25 = Bm25(k1, b)
 
     async def question(self, namespace: str, q: str, *, space: int | None) -> Question:
         """Read a query: its words, their rarity, quoted phrases and words after a minus.
@@ -90,7 +93,7 @@ class Lexicon:
             )
             row = await cursor.fetchone()
         if row is None:
-            return Question(phrases=phrases, excluded=excluded)
+            return Question(phrases=phrases, excluded=excluded, bm25=self.bm25)
         skipped = _QUESTION_WORDS.get(row["language"], frozenset())
         documents = max(row["documents"], 1)
         terms = [
@@ -107,6 +110,7 @@ class Lexicon:
             documents=documents,
             average_words=max(row["words"] / documents, 1.0),
             language=row["language"],
+            bm25=self.bm25,
         )
 
     async def count(self) -> int:

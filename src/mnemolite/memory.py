@@ -52,11 +52,12 @@ from mnemolite.partitions.store import PartitionStore
 from mnemolite.queue import EmbeddingQueue
 from mnemolite.replica import searching
 from mnemolite.reranking.stage import RerankStage
-from mnemolite.resources import Resources, begin, keep_running, load_model, opened
+from mnemolite.resources import Resources, load_model, opened, outlast
 from mnemolite.search import Search
 from mnemolite.settings import Settings
 from mnemolite.spaces import SpaceStore
 from mnemolite.succession import Succession
+from mnemolite.webhooks import Webhooks
 
 VERSION = version("mnemolite")
 log = structlog.get_logger(__name__)
@@ -93,10 +94,10 @@ class Memory:
             embedders=self.embedders,
             notifier=notifier,
         )
-        self.lexicon = Lexicon(database)
+        self.lexicon = Lexicon(database, k1=search.bm25_k1, b=search.bm25_b)
         self._reranking = RerankStage(resources.reranker, settings.reranker)
         own = Search(database, self.lexicon, reranking=self._reranking)
-        self._search = searching(own, replica=replica, reranking=self._reranking)
+        self._search = searching(own, replica=replica)
         self.history = SearchHistory(
             database, days=search.history_days, searches=search.history_searches
         )
@@ -104,6 +105,7 @@ class Memory:
             database, self.embedders, reranking=self._reranking, replica=replica, limits=limits
         )
         self.feed = Feed(database, settings.feed)
+        self.webhooks = Webhooks(database, self.feed.changes, settings=settings.webhooks)
         self._notifier = notifier
 
     @classmethod
@@ -128,12 +130,10 @@ class Memory:
             AsyncExitStack() as stack,
         ):
             memory = cls(settings, resources)
-            await stack.enter_async_context(memory.feed)
-            await memory._use_space(role)
+            await outlast(lambda: stack.enter_async_context(memory.feed))
+            await outlast(lambda: memory._use_space(role))
             if resources.embedder is not None:
                 await stack.enter_async_context(memory.embedders.following())
-            if resources.local is not None:
-                begin(keep_running(resources.local, resources.database), stack)
             yield memory
 
     # --- Events ---------------------------------------------------------------------------------
@@ -313,6 +313,7 @@ class Memory:
     async def refresh_gauges(self) -> None:
         """Bring the metrics that are read, not counted, up to date."""
         metrics.observe_queue(await self.queue_state())
+        metrics.observe_webhooks(await self.webhooks.state())
         metrics.observe_cache(self.embedder.cache_stats())
         metrics.observe_partitions(await self.partitions.watch())
         await self._health.run()
@@ -324,9 +325,9 @@ class Memory:
         await self.events.analyze()
 
     async def purge(self) -> int:
-        """Forget some of the searches, keys and changes whose time is over; how many."""
-        purges = (self.history.purge, self.keys.purge, self.feed.changes.purge)
-        return sum([await purge() for purge in purges])
+        """Forget some of the searches, keys, changes, deliveries whose time is over; how many."""
+        stores = (self.history, self.keys, self.feed.changes, self.webhooks.deliveries)
+        return sum([await store.purge() for store in stores])
 
     async def stats(self) -> Stats:
         """The state of the memory in figures."""
@@ -336,6 +337,7 @@ class Memory:
             embeddings=await self.spaces.embeddings(self.space),
             queue=await self.queue_state(),
             workers=await self.workers(),
+            webhooks=await self.webhooks.state(),
             space=self.space,
             partitions=await self.partitions.watch(),
             cache=self.embedder.cache_stats(),

@@ -9,7 +9,7 @@ from typing import Literal
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from mnemolite.models import PartitionWatch, QueueState
+from mnemolite.models import PartitionWatch, QueueState, WebhookState
 
 REGISTRY = CollectorRegistry()
 
@@ -91,6 +91,22 @@ FEED_LAG_SECONDS = Gauge(
     "mnemolite_feed_lag_seconds",
     "Age of the oldest change that this process has not read yet.",
     registry=REGISTRY,
+)
+WEBHOOK_DELIVERIES = Counter(
+    "mnemolite_webhook_deliveries",
+    "Tries to tell a webhook of a change.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+WEBHOOK_PENDING = Gauge(
+    "mnemolite_webhook_pending", "Deliveries that are still to be made.", registry=REGISTRY
+)
+WEBHOOK_OLDEST_SECONDS = Gauge(
+    "mnemolite_webhook_oldest_seconds", "Age of the oldest pending delivery.", registry=REGISTRY
+)
+WEBHOOK_DEAD = Gauge("mnemolite_webhook_dead", "Deliveries that were given up.", registry=REGISTRY)
+WEBHOOKS_DISABLED = Gauge(
+    "mnemolite_webhooks_disabled", "Webhooks that are told nothing.", registry=REGISTRY
 )
 RERANK_SECONDS = Histogram(
     "mnemolite_rerank_seconds",
@@ -245,6 +261,14 @@ def observe_partitions(watch: PartitionWatch) -> None:
 def count_search(*, bounded: bool) -> None:
     """Count a search by whether its time is bounded."""
     SEARCHES.labels("bounded" if bounded else "unbounded").inc()
+
+
+def observe_webhooks(state: WebhookState) -> None:
+    """Set the gauges of the webhooks."""
+    WEBHOOK_PENDING.set(state.pending)
+    WEBHOOK_OLDEST_SECONDS.set(state.oldest_pending_seconds or 0)
+    WEBHOOK_DEAD.set(state.dead)
+    WEBHOOKS_DISABLED.set(state.disabled)
 
 
 def observe_cache(stats: Mapping[str, int]) -> None:

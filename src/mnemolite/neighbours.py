@@ -9,6 +9,8 @@ from psycopg import sql
 
 from mnemolite.database import Connection, Database
 from mnemolite.models import Event, Hit, Neighbour, Passage, Space
+from mnemolite.partitions import EVENTS, Catalog
+from mnemolite.sessions import beside
 from mnemolite.sql import load
 
 _queries = load("neighbours")
@@ -19,8 +21,9 @@ Row = dict[str, Any]
 class Neighbourhood:
     """Looks around hits: two statements, however many there are."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, catalog: Catalog) -> None:
         self._database = database
+        self._catalog = catalog
 
     async def around(self, hits: Sequence[Hit], most: int, *, space: Space | None) -> list[Hit]:
         """The hits, each with up to ``most`` neighbours on either side, in order of time.
@@ -31,8 +34,13 @@ class Neighbourhood:
         """
         if not hits or not most:
             return list(hits)
+        (leaves,) = await self._catalog.leaves(EVENTS)
+        sides: dict[str, sql.Composable] = {
+            "before": beside("h", "before", most=most, leaves=leaves),
+            "after": beside("h", "after", most=most, leaves=leaves),
+        }
         async with self._database.connection() as connection:
-            windows = await _windows(connection, hits, most=most, space=space)
+            windows = await _windows(connection, hits, most=most, space=space, sides=sides)
             near = [_neighbours(hit, windows[hit.id], most=most) for hit in hits]
             events = await _events(connection, hits, windows=windows, near=near)
         known = {hit.id for hit in hits} | set(events)
@@ -43,7 +51,12 @@ class Neighbourhood:
 
 
 async def _windows(
-    connection: Connection, hits: Sequence[Hit], *, most: int, space: Space | None
+    connection: Connection,
+    hits: Sequence[Hit],
+    *,
+    most: int,
+    space: Space | None,
+    sides: Mapping[str, sql.Composable],
 ) -> Mapping[UUID, Row]:
     """What could stand around each hit, the nearest first."""
     passages: sql.Composable = _queries["no_passages"]
@@ -57,7 +70,7 @@ async def _windows(
         "sessions": [hit.session for hit in hits],
         "starts": [hit.passage.start if hit.passage else None for hit in hits],
     }
-    statement = _queries["windows"].format(passages=passages)
+    statement = _queries["windows"].format(passages=passages, **sides)
     cursor = await connection.execute(statement, parameters)
     return {UUID(row["id"]): row async for row in cursor}
 

@@ -14,7 +14,9 @@ from mnemolite.arms import Key, Row, SearchJob
 from mnemolite.boosts import Facts
 from mnemolite.database import Database
 from mnemolite.models import Space
+from mnemolite.partitions import EVENTS, Catalog
 from mnemolite.ranking import Floats, Pool, chain_neighbours
+from mnemolite.sessions import beside
 from mnemolite.sql import load
 
 _queries = load("pool")
@@ -25,8 +27,9 @@ _WORD = re.compile(r"\w{2,}")
 class PoolReader:
     """Reads candidates and their session neighbours as both arms would know them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, catalog: Catalog) -> None:
         self._database = database
+        self._catalog = catalog
 
     async def around(self, job: SearchJob, found: Sequence[Key]) -> list[Row]:
         """What was found and those just before and after it, each with all that ranking wants."""
@@ -34,19 +37,24 @@ class PoolReader:
             return []
         uses_vectors = job.query.mode != "text" and job.space is not None
         vector = await job.vector.unless_failed(job) if uses_vectors else None
-        frequencies = [
-            _queries["frequency"].format(term=sql.Literal(term.tsquery))
-            for term in job.question.terms
-        ]
+        (leaves,) = await self._catalog.leaves(EVENTS)
         statement = _queries["pool"].format(
+            before=beside("found", "before", most=2, leaves=leaves),
+            after=beside("found", "after", most=2, leaves=leaves),
             passes=_queries["passes"].format(where=job.conditions()),
-            frequencies=sql.SQL(", ").join(frequencies),
+            frequencies=_queries["frequencies"],
             importance=_queries["importance" if job.query.importance else "no_importance"],
             distance=measure("distance", space=job.space, vector=vector),
         )
-        parameters = job.parameters | columns(found) | as_parameter(vector)
-        async with self._database.connection() as connection:
-            return await (await connection.execute(statement, parameters)).fetchall()
+        terms = [term.tsquery for term in job.question.terms]
+        parameters = job.parameters | columns(found) | as_parameter(vector) | {"terms": terms}
+        if len(leaves) == 1:
+            async with self._database.connection() as connection:
+                return await (await connection.execute(statement, parameters)).fetchall()
+        async with self._database.transaction() as connection:
+            await connection.execute(_queries["plan_once"])
+            cursor = await connection.execute(statement, parameters, prepare=True)
+            return await cursor.fetchall()
 
 
 def merged(pools: Iterable[Sequence[Row]]) -> list[Row]:

@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# BM25 (Robertson and Zaragoza, 2009): how fast further mentions of a word stop counting, and how
-# much of an event's length is held against it.
-K1 = 0.9
-B = 0.4
 # Words at which an event stops being a remark and becomes a document.
 LENGTH_SCALE = 100.0
 # How much of its words' and its vector's weight the longest document loses: a long text has many
@@ -56,16 +52,25 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Bm25:
+    """The two constants of BM25 (Robertson and Zaragoza, 2009), which settings may change."""
+
+    k1: float = 0.9  # how fast further mentions of a word stop counting; above 0
+    b: float = 0.4  # how much of an event's length is held against it, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """The question's side of the words: one idf a term, and the namespace's average length."""
 
     idf: Floats
     average_words: float
+    bm25: Bm25 = Bm25()
 
     @property
     def mass(self) -> float:
         """The most that BM25 could give to one event, were every term in it without end."""
-        return float(self.idf.sum()) * (K1 + 1)
+        return float(self.idf.sum()) * (self.bm25.k1 + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +161,10 @@ def long_share(words: Floats) -> Floats:
 
 def bm25(frequencies: Floats, words: Floats, *, weights: Weights) -> Floats:
     """What each term adds to each row's BM25, (rows, terms)."""
-    norm = K1 * (1 - B + B * words / weights.average_words)
-    saturated = frequencies * (K1 + 1) / (frequencies + norm[:, None])
+    k1, b = weights.bm25.k1, weights.bm25.b
+    norm = k1 * (1 - b + b * words / weights.average_words)
+    # With b = 1 an event without words has no norm, and no frequency either.
+    saturated = frequencies * (k1 + 1) / np.maximum(frequencies + norm[:, None], 1e-9)
     return np.asarray(weights.idf * saturated)
 
 
@@ -183,11 +190,13 @@ def vector_scores(own: Floats, length: Floats, *, nearby: Ints, floor: float) ->
 
     What has no vector, or no neighbour, counts as ``floor``, so that nothing is lost or won by
     being unknown. A document needs no context: its neighbours' share fades with its length.
+    Where nothing is alike, and the worst row is further from 0 than the best one, that one is the
+    measure: no share is beyond -1 or 1.
     """
     known = np.where(np.isnan(own), floor, own)
     gains, _ = likely_neighbours(known, length, nearby=nearby, floor=floor)
     spread = known + gains.sum(axis=0)
-    return np.asarray(spread / max(float(spread.max()), 1e-9))
+    return np.asarray(spread / max(float(np.abs(spread).max()), 1e-9))
 
 
 def heard_words(own: Floats, length: Floats, *, nearby: Ints) -> Floats:

@@ -95,8 +95,9 @@ async def complete(memory: Memory, show: Show) -> None:
         await embed_older(memory, show)
     await succession.analyze(space)
     show("indexing", 0, 1)
-    while await memory.spaces.lacks_index(space, memory.settings.worker.hnsw_min_rows):
-        if not await memory.spaces.build_index(space):
+    min_rows = memory.settings.worker.hnsw_min_rows
+    while await memory.spaces.lacks_index(space, min_rows):
+        if not await memory.spaces.build_index(space, min_rows=min_rows):
             await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -12,10 +12,8 @@ from mnemolite import metrics
 from mnemolite.database import Database
 from mnemolite.embeddings.batching import BatchingEmbedder
 from mnemolite.errors import DatabaseBusyError, DatabaseError, DatabaseTimeoutError
-from mnemolite.lexicon import Lexicon
 from mnemolite.models import Check, ReplicaMeta, SearchQuery, SearchResult, Space
 from mnemolite.notifications import end
-from mnemolite.reranking.stage import RerankStage
 from mnemolite.search import Search
 from mnemolite.sql import load
 
@@ -199,14 +197,11 @@ class ReplicaSearch:
         return _told(result, ReplicaMeta(used=False, lag_seconds=None, reason=reason))
 
 
-def searching(
-    own: Search, *, replica: Replica | None, reranking: RerankStage
-) -> Search | ReplicaSearch:
+def searching(own: Search, *, replica: Replica | None) -> Search | ReplicaSearch:
     """Searches of the primary, with those of the replica in front of it if there is one."""
     if replica is None:
         return own
-    there = Search(replica.database, Lexicon(replica.database), reranking=reranking)
-    return ReplicaSearch(own, there, replica=replica)
+    return ReplicaSearch(own, own.on(replica.database), replica=replica)
 
 
 def _told(result: SearchResult, replica: ReplicaMeta) -> SearchResult:

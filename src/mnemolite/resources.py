@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +24,9 @@ from mnemolite.settings import Settings
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 2.0
+# How long a start waits for a database that was there a moment ago.
+_OUTLAST_SECONDS = 60.0
+_AGAIN_SECONDS = 0.5
 
 T = TypeVar("T")
 
@@ -34,7 +37,6 @@ class Resources:
 
     database: Database
     notifier: Notifier
-    local: LocalPostgres | None = None
     embedder: BatchingEmbedder | None = None
     reranker: Reranker | None = None
     replica: Replica | None = None
@@ -48,7 +50,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         model = begin(load_model(settings), stack) if with_model else None
         judge = begin(load_reranker(settings), stack) if with_reranker else None
-        dsn, local = await open_database(settings, stack)
+        dsn = await open_database(settings, stack)
         database = await stack.enter_async_context(Database(dsn, settings.database))
         notifier = await stack.enter_async_context(Notifier(database))
         embedder = await stack.enter_async_context(await model) if model else None
@@ -59,7 +61,6 @@ async def opened(
         yield Resources(
             database,
             notifier,
-            local=local,
             embedder=embedder,
             reranker=reranker,
             replica=replica,
@@ -71,6 +72,25 @@ def begin(work: Coroutine[Any, Any, T], stack: AsyncExitStack) -> asyncio.Task[T
     task = asyncio.create_task(work)
     stack.callback(task.cancel)
     return task
+
+
+async def outlast(step: Callable[[], Awaitable[T]]) -> T:
+    """The result of a step of the start, which is tried again while the database is away.
+
+    Raises DatabaseUnavailableError when it is away for a minute.
+    """
+    deadline = time.monotonic() + _OUTLAST_SECONDS
+    told = False
+    while True:
+        try:
+            return await step()
+        except DatabaseUnavailableError as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                log.warning("start_waits_for_database", error=str(error))
+            told = True
+            await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def load_model(settings: Settings) -> BatchingEmbedder:
@@ -99,21 +119,19 @@ async def load_reranker(settings: Settings) -> Reranker | None:
     return await asyncio.to_thread(create_reranker, settings.reranker)
 
 
-async def open_database(
-    settings: Settings, stack: AsyncExitStack
-) -> tuple[str, LocalPostgres | None]:
-    """The address of the database, its schema up to date; a private server is started for it."""
-    dsn, local = settings.database.url, None
-    if dsn is None:
-        data_dir = settings.database.data_dir or default_data_dir()
-        local = await asyncio.to_thread(
-            open_local_postgres, data_dir, database=settings.database.name
-        )
-        # Leaving can mean stopping the server, which must not block the event loop.
-        stack.push_async_callback(asyncio.to_thread, local.close)
-        dsn = local.dsn()
-    await asyncio.to_thread(upgrade, dsn)
-    return dsn, local
+async def open_database(settings: Settings, stack: AsyncExitStack) -> str:
+    """The address of the database, its schema up to date; a private server is kept running."""
+    if settings.database.url is not None:
+        await asyncio.to_thread(upgrade, settings.database.url)
+        return settings.database.url
+    data_dir = settings.database.data_dir or default_data_dir()
+    local = await asyncio.to_thread(open_local_postgres, data_dir, database=settings.database.name)
+    # Leaving can mean stopping the server, which must not block the event loop.
+    stack.push_async_callback(asyncio.to_thread, local.close)
+    dsn = local.dsn()
+    begin(keep_running(local, Database(dsn, settings.database)), stack)
+    await outlast(lambda: asyncio.to_thread(upgrade, dsn))
+    return dsn
 
 
 async def open_replica(

@@ -32,6 +32,7 @@ from mnemolite.models import (
 )
 from mnemolite.moments import Moment, names_moments, read_moments
 from mnemolite.neighbours import Neighbourhood
+from mnemolite.partitions import Catalog
 from mnemolite.pool import PoolReader, as_facts, as_parameter, as_pool, columns, measure, merged
 from mnemolite.ranking import Floats, Pool, Ranking, Weights, confidence, rank
 from mnemolite.reranking.stage import RerankStage, Speakers
@@ -70,9 +71,16 @@ class Search:
         self._database = database
         self._lexicon = lexicon
         self._reranking = reranking
-        self._arms = Arms(database)
-        self._pool = PoolReader(database)
-        self._neighbourhood = Neighbourhood(database)
+        catalog = Catalog(database)
+        self._arms = Arms(database, catalog)
+        self._pool = PoolReader(database, catalog)
+        self._neighbourhood = Neighbourhood(database, catalog)
+
+    def on(self, database: Database) -> "Search":
+        """The same search on another database."""
+        bm25 = self._lexicon.bm25
+        lexicon = Lexicon(database, k1=bm25.k1, b=bm25.b)
+        return Search(database, lexicon, reranking=self._reranking)
 
     async def run(
         self, query: SearchQuery, *, space: Space | None, embedder: BatchingEmbedder | None
@@ -231,9 +239,9 @@ def _pool_of(job: SearchJob, rows: Sequence[Row], *, arms: Mapping[Arm, ArmResul
 
 
 def _ranking(job: SearchJob, pool: Pool, *, arms: Mapping[Arm, ArmResult]) -> Ranking:
-    weights = Weights(
-        np.array([term.idf for term in job.question.terms]), job.question.average_words
-    )
+    question = job.question
+    idf = np.array([term.idf for term in question.terms])
+    weights = Weights(idf, question.average_words, question.bm25)
     return rank(pool, weights, use_vectors="vector" in arms, use_words="text" in arms)
 
 

@@ -9,7 +9,7 @@ from mnemolite.database import Connection, Database
 from mnemolite.embeddings import ModelInfo
 from mnemolite.errors import ModelMismatchError, ModelUnavailableError
 from mnemolite.models import JsonObject, Space
-from mnemolite.partitions import create_parts, form_of, parts_beside
+from mnemolite.partitions import Leaf, create_parts, form_of, leaves, parts_beside
 from mnemolite.sql import load
 
 _queries = load("spaces")
@@ -81,55 +81,68 @@ class SpaceStore:
         return int(row["rows"]) if row else 0
 
     async def lacks_index(self, space: Space, min_rows: int) -> bool:
-        """Whether the space has grown past the size at which an HNSW index pays."""
-        parameters = {"table": space.table, "index": space.hnsw_index}
+        """Whether a table of the space has grown past the size at which an HNSW index pays."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(_queries["row_estimate"], parameters)
-            row = await cursor.fetchone()
-        return row is not None and row["rows"] >= min_rows and not row["indexed"]
+            return bool(await _unindexed(connection, space, min_rows=min_rows))
 
     async def drop_index(self, space: Space) -> None:
-        """Drop the HNSW index, before rows come in bulk; searches are exact until it is built."""
-        statement = _queries["drop_hnsw"].format(index=sql.Identifier(space.hnsw_index))
+        """Drop the HNSW indexes, before rows come in bulk; searches are exact meanwhile."""
         async with self._database.own_connection() as connection:
-            await connection.execute(statement)
+            for leaf in await leaves(connection, space.table):
+                await connection.execute(_drop_hnsw(leaf))
 
-    async def build_index(self, space: Space) -> bool:
-        """Build the HNSW index while writes go on. False: another process is at it."""
-        names = {
-            "index": sql.Identifier(space.hnsw_index),
-            "table": sql.Identifier(space.table),
-            "dimension": sql.Literal(space.dimension),
-        }
-        tables = {"table": space.table, "index": space.hnsw_index}
+    async def build_index(self, space: Space, *, min_rows: int = 0) -> bool:
+        """Build what HNSW indexes are missing while writes go on. False: another process is at it.
+
+        Where the space is partitioned each partition of so many rows gets its own, oldest first.
+        """
         async with self._database.own_connection() as connection:
             cursor = await connection.execute(
                 "SELECT pg_try_advisory_lock(%s) AS mine", [_INDEX_LOCK]
             )
             if not (await cursor.fetchone() or {}).get("mine"):
                 return False
-            row = await (await connection.execute(_queries["row_estimate"], tables)).fetchone()
-            if row and row["indexed"]:
+            if not (lacking := await _unindexed(connection, space, min_rows=min_rows)):
                 return True  # by another process, since somebody looked
-            # What an interrupted build leaves behind is invalid and only costs writes.
-            await connection.execute(_queries["drop_hnsw"].format(**names))
             centre = sql.Literal(await _centre(connection, space))
-            await connection.execute(_queries["create_hnsw"].format(centre=centre, **names))
+            for leaf in lacking:
+                # What an interrupted build leaves behind is invalid and only costs writes.
+                await connection.execute(_drop_hnsw(leaf))
+                await connection.execute(
+                    _queries["create_hnsw"].format(
+                        index=sql.Identifier(leaf.hnsw_index),
+                        table=sql.Identifier(leaf.schema, leaf.name),
+                        dimension=sql.Literal(space.dimension),
+                        centre=centre,
+                    )
+                )
         return True
 
 
+async def _unindexed(connection: Connection, space: Space, *, min_rows: int) -> list[Leaf]:
+    """The tables of so many rows that lack an HNSW index."""
+    return [
+        leaf
+        for leaf in await leaves(connection, space.table)
+        if leaf.row_estimate >= min_rows and not leaf.indexed
+    ]
+
+
+def _drop_hnsw(leaf: Leaf) -> sql.Composed:
+    return _queries["drop_hnsw"].format(index=sql.Identifier(leaf.schema, leaf.hnsw_index))
+
+
 async def _centre(connection: Connection, space: Space) -> str:
-    """The mean of the space's vectors, settled once, for the index is made of it.
+    """The mean of the space's vectors, settled once, for all of its indexes are made of it.
 
     What all texts have in common (their wrapper, above all) tells nothing apart, but makes an
     index's graph lead from everything to everything. Less a constant, inner products order the
     vectors as before.
     """
-    tables = {"table": space.table, "index": space.hnsw_index}
-    row = await (await connection.execute(_queries["row_estimate"], tables)).fetchone()
+    rows = sum(leaf.row_estimate for leaf in await leaves(connection, space.table))
     parameters = {
         "space": space.id,
-        "rows": row["rows"] if row else 0,
+        "rows": rows,
         "sample": _CENTRE_SAMPLE,
         "origin": str([0.0] * space.dimension),
     }
@@ -179,7 +192,7 @@ async def create_space(
     info: ModelInfo,
     *,
     recipe: JsonObject,
-    status: Literal["active", "building"],
+    status: Literal["active", "building", "adopted"],
 ) -> Space:
     """Register a space and make its table."""
     if info.dimension > MAX_DIMENSION:

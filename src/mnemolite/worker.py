@@ -229,7 +229,7 @@ class Worker:
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _index_when_due(self) -> None:
-        """Build the HNSW index beside the work, once nothing waits and the table is large."""
+        """Build HNSW indexes beside the work, once nothing waits and a table is large."""
         if self._index_build is not None and not self._index_build.done():
             return
         space = self.served.space if self.served else None
@@ -246,7 +246,9 @@ class Worker:
     async def _build_index(self, space: Space) -> None:
         try:
             log.info("hnsw_build_started", space=space.id)
-            built = await self._memory.spaces.build_index(space)
+            built = await self._memory.spaces.build_index(
+                space, min_rows=self._settings.hnsw_min_rows
+            )
             log.info("hnsw_build_ended", space=space.id, built=built)
         except DatabaseError as error:
             log.warning("hnsw_build_failed", error=str(error))

@@ -46,7 +46,11 @@ class ServerProcess:
                 stdout=output,
                 cwd=log.parent,
             )
-        self.url = self._wait_ready(start)
+        try:
+            self.url = self._wait_ready(start)
+        except AssertionError:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -70,6 +74,11 @@ class ServerProcess:
             assert self.process.poll() is None, f"the server ended:\n{written}"
             time.sleep(0.05)
         raise AssertionError(f"the server was not ready in time:\n{written}")
+
+
+def patient_client() -> httpx.Client:
+    """A client for many requests and threads, to share: making one reads all certificates."""
+    return httpx.Client(timeout=30, verify=False)
 
 
 @contextmanager

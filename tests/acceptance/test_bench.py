@@ -89,6 +89,18 @@ def test_a_curve_grows_one_database(bench: Run, folder: Path) -> None:
     assert json.loads(fresh.stdout)["sizes"][0]["events"] == 100
 
 
+def test_what_an_interrupted_run_left_is_completed(bench: Run, folder: Path) -> None:
+    place = ("--data-dir", str(folder / "data"), "--namespace", "bench", "--no-embed")
+    variables = VARIABLES | {"MNEMO_DATABASE": "mnemolite_bench_rest_model"}
+    stored = run("import", *EVENTS[1:], *place, cwd=folder, variables=variables)
+    assert stored.returncode == 0, stored.stderr
+    done = bench("search", "--name", "rest", "--mode", "text", "--requests", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    (size,) = json.loads(done.stdout)["sizes"]
+    assert set(size["build_seconds"]) == {"counting words", "embedding", "vacuum", "indexing"}
+    assert size["embeddings"] == size["events"] == 600
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

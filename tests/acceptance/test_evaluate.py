@@ -59,6 +59,27 @@ def test_a_corpus_needs_no_command(evaluate: Run, arguments: list[str]) -> None:
     assert set(measured["overall"]["latency_ms"]) == {"p50", "p95"}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"doc_id": "d"},
+        {"text": "no id"},
+        {"doc_id": "d", "text": 5},
+        {"doc_id": "d", "text": "t", "ts": "yesterday"},
+        {"doc_id": "d", "text": "t", "ts": 5},
+        {"doc_id": "d", "text": "t", "seq": "first"},
+        {"doc_id": "d", "text": "\x00"},
+    ],
+)
+def test_documents_that_are_none(evaluate: Run, folder: Path, row: dict[str, object]) -> None:
+    rows = [{"doc_id": "fine", "text": "fine"}, row]
+    (folder / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = evaluate("bad.jsonl", "queries.jsonl")
+    assert done.returncode == 1
+    assert "(invalid_file) corpus" in done.stderr
+    assert "document 2" in done.stderr
+
+
 def test_two_files_of_settings_are_compared(evaluate: Run) -> None:
     files = ("--settings", "a.env", "--settings", "b.env")
     done = evaluate(*FILES, *files, "--mode", "text", "--mode", "hybrid", "--json")

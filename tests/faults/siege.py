@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
-from tests.acceptance.server import ServerProcess, command, environment
+from tests.acceptance.server import ServerProcess, command, environment, patient_client
 
 Victim = Literal["server", "worker", "postgres"]
 VICTIMS: tuple[Victim, ...] = ("server", "worker", "postgres")
@@ -37,7 +37,9 @@ class Siege:
         self._writers = writers
         self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
+        self._client = patient_client()
         self._ending = threading.Event()
+        self._failed = threading.Event()
         self.acknowledged: dict[str, str] = {}  # id by the writer's own token
         self.refused: Counter[str] = Counter()
         self.told: Counter[str] = Counter()  # tokens that the feed told of
@@ -100,6 +102,9 @@ class Siege:
             thread.start()
         try:
             yield
+        except BaseException:
+            self._failed.set()
+            raise
         finally:
             self._ending.set()
             for thread in writers:
@@ -120,10 +125,10 @@ class Siege:
         event = {"namespace": NAMESPACE, "content": {"text": f"they came at {token}"}}
         event["metadata"] = {"token": token}
         headers = {"Idempotency-Key": token}
-        while True:
+        while not self._failed.is_set():
             try:
                 url = f"{self.server.url}/v1/events"
-                answer = httpx.post(url, json=event, headers=headers, timeout=30)
+                answer = self._client.post(url, json=event, headers=headers)
             except httpx.TransportError as error:
                 answer = None
                 reason = type(error).__name__
@@ -141,7 +146,7 @@ class Siege:
     def _read(self) -> None:
         """Follow the feed, and go on after the last message wherever it breaks off."""
         cursor = "start"
-        while not (self._ending.is_set() and self.told.keys() >= self.acknowledged.keys()):
+        while not self._has_heard_all():
             with contextlib.suppress(httpx.TransportError):
                 cursor = self._read_until_it_breaks(cursor)
             time.sleep(0.05)
@@ -152,7 +157,7 @@ class Siege:
             "params": {"namespace": NAMESPACE, "after": cursor},
             "timeout": 20,
         }
-        with httpx.stream("GET", url, **options) as stream:
+        with self._client.stream("GET", url, **options) as stream:
             self.connections += stream.status_code == httpx.codes.OK
             message: dict[str, str] = {}
             with contextlib.suppress(httpx.TransportError):
@@ -163,9 +168,13 @@ class Siege:
                         continue
                     cursor = self._hear(message, cursor)
                     message = {}
-                    if self._ending.is_set() and self.told.keys() >= self.acknowledged.keys():
+                    if self._has_heard_all():
                         break
         return cursor
+
+    def _has_heard_all(self) -> bool:
+        heard = self._ending.is_set() and self.told.keys() >= self.acknowledged.keys()
+        return heard or self._failed.is_set()
 
     def _hear(self, message: dict[str, str], cursor: str) -> str:
         """Count a message and keep its cursor, both or neither."""
@@ -216,6 +225,7 @@ class Siege:
 
     def close(self) -> None:
         """End the worker, then the server and its PostgreSQL."""
+        self._client.close()
         self._worker.terminate()
         self._worker.wait(timeout=60)
         if self.server.process.poll() is None:

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 from httpx_sse import connect_sse
 
-from tests.acceptance.server import ServerProcess
+from tests.acceptance.server import ServerProcess, patient_client
 
 EVENTS = 200
 WRITERS = 4
@@ -29,7 +29,7 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         while len(self.heard) < EVENTS:
-            with contextlib.suppress(httpx.TransportError), httpx.Client(timeout=30) as client:
+            with contextlib.suppress(httpx.TransportError), patient_client() as client:
                 self._listen(client)
             time.sleep(0.01)
 
@@ -50,14 +50,15 @@ class _Reader(threading.Thread):
 
 
 def _write(crowd: _Reader, part: int, *, stored: set[str]) -> None:
-    for _ in range(part, EVENTS, WRITERS):
-        event = {"id": str(uuid4()), "content": "an event"}
-        while event["id"] not in stored:
-            time.sleep(0.01)
-            with contextlib.suppress(httpx.TransportError):
-                answer = httpx.post(f"{crowd.url}/v1/events", json=event, timeout=30)
-                assert answer.status_code in (200, 201, 503), answer.text
-                stored |= {event["id"]} if answer.status_code != 503 else set()
+    with patient_client() as client:
+        for _ in range(part, EVENTS, WRITERS):
+            event = {"id": str(uuid4()), "content": "an event"}
+            while event["id"] not in stored:
+                time.sleep(0.01)
+                with contextlib.suppress(httpx.TransportError):
+                    answer = client.post(f"{crowd.url}/v1/events", json=event)
+                    assert answer.status_code in (200, 201, 503), answer.text
+                    stored |= {event["id"]} if answer.status_code != 503 else set()
 
 
 def test_a_reader_hears_of_each_event_once_across_kills(tmp_path: Path, dsn: str) -> None:

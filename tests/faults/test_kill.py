@@ -11,7 +11,8 @@ import httpx
 import psutil
 import psycopg
 
-from tests.acceptance.server import ServerProcess
+from mnemolite.local_postgres import LocalPostgres, open_local_postgres
+from tests.acceptance.server import ServerProcess, patient_client
 
 EVENTS = 1000
 CLIENTS = 16
@@ -21,7 +22,8 @@ KILLS = 3
 class _Crowd:
     """Clients that post events, each until it is acknowledged, while the server comes and goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
         self.url = ""
         self.acknowledged: set[UUID] = set()
         self._lock = threading.Lock()
@@ -36,9 +38,7 @@ class _Crowd:
             headers["Idempotency-Key"] = own
         while True:
             try:
-                response = httpx.post(
-                    f"{self.url}/v1/events", json=event, headers=headers, timeout=30
-                )
+                response = self._client.post(f"{self.url}/v1/events", json=event, headers=headers)
             except httpx.TransportError:
                 time.sleep(0.05)
                 continue
@@ -51,11 +51,11 @@ class _Crowd:
 
 def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, dsn: str) -> None:
     variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock"}
-    crowd = _Crowd()
     server = ServerProcess(tmp_path / "serve.log", variables=variables)
-    crowd.url = server.url
     try:
-        with ThreadPoolExecutor(CLIENTS) as pool:
+        with patient_client() as client, ThreadPoolExecutor(CLIENTS) as pool:
+            crowd = _Crowd(client)
+            crowd.url = server.url
             posts = [pool.submit(crowd.post, number) for number in range(EVENTS)]
             for kill in range(1, KILLS + 1):
                 while len(crowd.acknowledged) < EVENTS * kill // (KILLS + 1):
@@ -141,3 +141,36 @@ def _post_until_stored(client: httpx.Client, text: str) -> None:
         assert response.status_code == 503, response.text
         time.sleep(0.1)
     raise AssertionError("the server does not come back")
+
+
+def test_a_postgres_that_dies_during_a_start_does_not_end_it(tmp_path: Path) -> None:
+    data_dir, killed = tmp_path / "data", threading.Event()
+    variables = {"EMBEDDING_MODE": "mock"}
+    arguments = ("--data-dir", str(data_dir))
+
+    def kill_when_joined(local: LocalPostgres) -> None:
+        """Kill PostgreSQL once the starting server speaks to it."""
+        with psycopg.connect(local.dsn(), autocommit=True) as sql:
+            others = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            while sql.execute(others).fetchone() == (0,):
+                time.sleep(0.001)
+        for process in _postgres_of(data_dir):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        killed.set()
+
+    with open_local_postgres(data_dir) as local:
+        killer = threading.Thread(target=kill_when_joined, args=(local,))
+        killer.start()
+        server = ServerProcess(tmp_path / "serve.log", *arguments, variables=variables)
+        try:
+            killer.join()
+            with server.client() as client:
+                _post_until_stored(client, "stored all the same")
+            _wait_until_nothing_is_pending(server)
+        finally:
+            assert server.stop() == 0
+    assert killed.is_set()

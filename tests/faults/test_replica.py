@@ -90,7 +90,8 @@ def refused(result: SearchResult) -> bool:
 async def test_the_index_of_vectors_works_on_a_standby(memory: Memory, standby: Standby) -> None:
     async with Database(standby.dsn, memory.settings.database) as database:
         query = SearchQuery(q="ferry", mode="vector")
-        question = await Lexicon(database).question("default", "ferry", space=memory.space.id)
+        lexicon = Lexicon(database, k1=0.9, b=0.4)
+        question = await lexicon.question("default", "ferry", space=memory.space.id)
         job = SearchJob(query, question, memory.space, memory.embedder, forced="hnsw")
         found = await Arms(database).vector(job)
     assert found.plan is not None

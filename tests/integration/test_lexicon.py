@@ -4,7 +4,8 @@ import psycopg
 import pytest
 
 from mnemolite.memory import Memory
-from mnemolite.models import NewEvent
+from mnemolite.models import NewEvent, SearchQuery
+from mnemolite.settings import Settings
 
 Rows = list[tuple[object, ...]]
 
@@ -113,3 +114,18 @@ def test_the_rank_of_a_word_tells_its_frequency(dsn: str, frequency: int) -> Non
         query = "SELECT term_frequency(to_tsvector('simple', %s), '''word'''::tsquery)"
         row = connection.execute(query, [text]).fetchone()
     assert row == (frequency,)
+
+
+@pytest.mark.parametrize(("b", "favours_short"), [(0.0, False), (1.0, True)])
+async def test_the_constants_of_bm25_are_settings(
+    settings: Settings, b: float, favours_short: bool
+) -> None:
+    search = settings.search.model_copy(update={"bm25_k1": 2.0, "bm25_b": b})
+    async with Memory.open(settings.model_copy(update={"search": search})) as memory:
+        await store(memory, "tea", "tea among a good many other fine words", "coffee", "beer")
+        await count(memory)
+        found = await memory.search(SearchQuery(q="tea", namespace="n", mode="text"))
+    scores = {hit.text: hit.text_score or 0.0 for hit in found.data if hit.text_score}
+    short = scores.pop("tea")
+    [long] = scores.values()
+    assert (short > long) == favours_short

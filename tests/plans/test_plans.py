@@ -19,7 +19,15 @@ from psycopg.errors import Diagnostic
 from mnemolite.arms import Arms, SearchJob
 from mnemolite.database import Connection
 from mnemolite.memory import Memory
-from mnemolite.models import EventQuery, FeedQuery, JsonObject, NewEvent, SearchQuery
+from mnemolite.models import (
+    DeliveryQuery,
+    EventQuery,
+    FeedQuery,
+    JsonObject,
+    NewEvent,
+    NewWebhook,
+    SearchQuery,
+)
 from mnemolite.queue import Lease
 from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
 from mnemolite.worker import Worker
@@ -387,3 +395,37 @@ async def test_the_feed_is_purged_by_its_key(filled: Memory, plans: Plans) -> No
     assert await filled.feed.changes.purge() == 5000
     assert plans.used("event_changes_pkey")
     assert "event_changes" not in plans.whole_tables()
+
+
+async def test_deliveries_are_found_by_their_indexes(filled: Memory, plans: Plans) -> None:
+    """A turn costs what it sends, however much is pending, waits for its next try, or has ended."""
+    hook = await filled.webhooks.add(NewWebhook(url="https://1.1.1.1/"))
+    async with filled.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO webhook_deliveries (id, webhook, cursor, kind, changed_at, event_id, "
+            "timestamp, namespace, status, not_before, ended_at) "
+            "SELECT gen_random_uuid(), %s, '', 'added', now(), id, timestamp, namespace, "
+            "CASE WHEN n %% 4 = 0 THEN 'pending' WHEN n %% 400 = 1 THEN 'dead' "
+            "ELSE 'delivered' END, "
+            "now() + CASE WHEN n %% 8 = 0 THEN interval '1 hour' ELSE interval '-1 hour' END, "
+            "CASE WHEN n %% 4 > 0 THEN now() END "
+            "FROM events CROSS JOIN LATERAL (SELECT (metadata ->> 'n')::integer) AS m (n)",
+            [hook.id],
+        )
+        await connection.execute("VACUUM ANALYZE webhook_deliveries")
+        plans.scans.clear()
+    turn = await filled.webhooks.deliveries.claim(uuid4())
+    assert turn is not None
+    due = await turn.due(8)
+    assert due is not None
+    assert len(due[0]) == 8
+    await filled.webhooks.log(hook.id, DeliveryQuery(status="dead"))
+    await filled.webhooks.log(hook.id, DeliveryQuery())
+    await filled.webhooks.retry(hook.id, uuid4())
+    await filled.webhooks.deliveries.purge()
+    await turn.release(0)
+    await filled.webhooks.state()
+    for index in ("due", "pending", "event", "dead", "order", "ended"):
+        assert plans.used(f"webhook_deliveries_{index}_idx"), index
+    assert not plans.whole_tables() & {"webhook_deliveries", "event_changes", *LARGE}
+    await filled.webhooks.remove(hook.id)

@@ -151,6 +151,6 @@ def test_only_what_changes_the_contents_takes_another_database(tmp_path: Path) -
     def name(**groups: Any) -> str:
         return scratch_name(tmp_path / "corpus", Settings.load(**groups))
 
-    assert name() == name(embedding={"cache_size": 0, "threads": 1})
+    assert name() == name(embedding={"cache_size": 0, "threads": 1}, search={"bm25_k1": 1.2})
     others = [name(embedding={"mode": "mock"}), name(search={"default_language": "french"})]
     assert len({name(), *others}) == 3

@@ -12,6 +12,7 @@ from mnemolite.ranking import (
     SPEAKER_BOOST,
     VECTOR_WEIGHT,
     WORD_SPREAD,
+    Bm25,
     Pool,
     Weights,
     chain_neighbours,
@@ -19,6 +20,7 @@ from mnemolite.ranking import (
     long_share,
     rank,
 )
+from mnemolite.settings import SearchSettings
 
 WEIGHTS = Weights(np.array([2.0, 1.0]), 10.0)
 
@@ -63,6 +65,28 @@ def test_a_rarer_word_weighs_more() -> None:
     assert ranking.scores[0] > ranking.scores[1]
 
 
+def test_constants_of_bm25() -> None:
+    def said(frequencies: list[list[int]], words: list[int], **constants: float) -> list[float]:
+        weights = replace(WEIGHTS, bm25=Bm25(**constants))
+        found = pool(frequencies, [np.nan] * len(words), words=words)
+        ranking = rank(found, weights, use_vectors=False, use_words=True)
+        return [float(score) for score in ranking.bm25]
+
+    once, often = said([[1, 0], [9, 0]], [10, 10], k1=1e-6)
+    assert often == pytest.approx(once)
+    once, often = said([[1, 0], [9, 0]], [10, 10], k1=10)
+    assert often > 3 * once
+    short, long = said([[1, 0], [1, 0]], [5, 20], b=0)
+    assert short == long
+    short, long, nothing = said([[1, 0], [1, 0], [0, 0]], [5, 20, 0], b=1)
+    assert short > long > nothing == 0
+
+
+def test_the_settings_have_the_defaults_of_bm25() -> None:
+    settings = SearchSettings()
+    assert Bm25(settings.bm25_k1, settings.bm25_b) == Bm25()
+
+
 def test_a_word_beside_an_event_counts_less_and_only_once() -> None:
     frequencies = [[1, 0], [0, 0], [1, 0], [0, 0]]
     ranking = rank(
@@ -83,6 +107,15 @@ def test_an_event_without_a_vector_is_neither_lost_nor_first() -> None:
         pool([[0, 0]] * 3, [0.9, 0.1, np.nan]), WEIGHTS, use_vectors=True, use_words=False
     )
     assert ranking.scores[0] > ranking.scores[1] == ranking.scores[2] > 0
+
+
+@pytest.mark.parametrize("cosines", [[-0.02, -0.3], [0.001, -0.3], [-0.3, -0.3], [0.0, 0.0]])
+def test_unlike_events_are_worth_no_more_than_like_ones(cosines: list[float]) -> None:
+    ranking = rank(pool([[0, 0], [3, 2]], cosines), WEIGHTS, use_vectors=True, use_words=True)
+    assert np.abs(ranking.vector).max() <= VECTOR_WEIGHT
+    alone = rank(pool([[0, 0], [0, 0]], cosines), WEIGHTS, use_vectors=True, use_words=False)
+    assert np.abs(alone.scores).max() <= 1
+    assert (alone.scores[0] >= alone.scores[1]) == (cosines[0] >= cosines[1])
 
 
 def test_a_likely_neighbour_helps() -> None:

@@ -36,7 +36,7 @@ def test_every_field_has_a_variable_and_a_description() -> None:
               for name in type(getattr(Settings.load(), group)).model_fields]  # fmt: skip
     assert len(variables) == len(fields)
     for name, description in variables.items():
-        assert re.fullmatch("(MNEMO|EMBEDDING|DATABASE)_[A-Z_]+", name)
+        assert re.fullmatch("(MNEMO|EMBEDDING|DATABASE)_[A-Z0-9_]+", name)
         assert description.endswith(".")
 
 

@@ -179,7 +179,9 @@ def _kind(pydantic_type: str) -> type[MnemoliteError]:
 def _fault(details: Mapping[str, Any]) -> Fault:
     kind = _kind(details["type"])
     message = str(details["msg"])
-    return Fault(field=_field(details["loc"]), code=kind.code, detail=f"{message}.")
+    # What is wrong between two fields has no place, and names the one at fault itself.
+    location = details["loc"] + tuple(filter(None, [details.get("ctx", {}).get("field")]))
+    return Fault(field=_field(location), code=kind.code, detail=f"{message}.")
 
 
 def _field(location: tuple[int | str, ...]) -> str | None:

@@ -94,6 +94,13 @@ _EXAMPLE_STATS = {
     "database_bytes": 41_943_040,
     "queue": {"pending": 0, "parked": 0, "oldest_pending_seconds": None, "errors": []},
     "workers": [_EXAMPLE_WORKER],
+    "webhooks": {
+        "enabled": 1,
+        "disabled": 0,
+        "pending": 0,
+        "dead": 0,
+        "oldest_pending_seconds": None,
+    },
     "space": _EXAMPLE_SPACE,
     "partitions": EXAMPLE_WATCH,
     "cache": {"hits": 12, "misses": 30, "evictions": 0, "bytes": 55_680},

@@ -32,6 +32,7 @@ _WRITERS = 2
 _POLL_SECONDS = 0.5
 
 Progress = Callable[[str, int, int], None]
+Steps = dict[str, Callable[[], Awaitable[Any]]]
 # One line of the file: its event, and the copies of it in smaller namespaces.
 Line = list[NewEvent]
 
@@ -73,16 +74,33 @@ async def grow(
     memory: Memory, lines: Iterator[Line], *, count: int | None, seeded: bool, progress: Progress
 ) -> dict[str, float]:
     """Store ``count`` more lines, or all; with vectors and index. The seconds of each step."""
-    steps: dict[str, Callable[[], Awaitable[Any]]] = {
-        "storing": lambda: _store(memory, lines, count=count, progress=progress),
-        "counting words": memory.settle,
-        "embedding": lambda: _embed(memory, seeded=seeded, progress=progress),
-        "vacuum": lambda: _vacuum(memory),
-        "indexing": lambda: _index(memory),
-    }
     # A bulk of rows is stored and indexed in a fraction of the time that the index takes for
     # them one by one.
     await memory.spaces.drop_index(memory.space)
+    store: Steps = {"storing": lambda: _store(memory, lines, count=count, progress=progress)}
+    stored = await _timed(store, progress=progress)
+    return stored | await complete(memory, seeded=seeded, progress=progress)
+
+
+async def complete(memory: Memory, *, seeded: bool, progress: Progress) -> dict[str, float]:
+    """Give what is stored its words, vectors and index, as far as they are missing.
+
+    The seconds of each step; none if an earlier run was not interrupted.
+    """
+    steps: Steps = {}
+    if (await memory.queue_state()).due:
+        steps |= {
+            "counting words": memory.settle,
+            "embedding": lambda: _embed(memory, seeded=seeded, progress=progress),
+            "vacuum": lambda: _vacuum(memory),
+        }
+    elif not await _lacks_index(memory):
+        return {}
+    return await _timed(steps | {"indexing": lambda: _index(memory)}, progress=progress)
+
+
+async def _timed(steps: Steps, *, progress: Progress) -> dict[str, float]:
+    """Take the steps; the seconds of each."""
     seconds: dict[str, float] = {}
     for name, step in steps.items():
         progress(name, 0, 1)
@@ -139,5 +157,8 @@ async def _vacuum(memory: Memory) -> None:
 
 async def _index(memory: Memory) -> None:
     """As a worker would, once nothing is pending."""
-    if await memory.spaces.lacks_index(memory.space, memory.settings.worker.hnsw_min_rows):
-        await memory.spaces.build_index(memory.space)
+    await memory.spaces.build_index(memory.space, min_rows=memory.settings.worker.hnsw_min_rows)
+
+
+async def _lacks_index(memory: Memory) -> bool:
+    return await memory.spaces.lacks_index(memory.space, memory.settings.worker.hnsw_min_rows)

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mnemolite.bench.corpus import BUCKETS, NAMESPACE, Line, count_events, grow, read_lines
+from mnemolite.bench.corpus import (
+    BUCKETS,
+    NAMESPACE,
+    Line,
+    complete,
+    count_events,
+    grow,
+    read_lines,
+)
 from mnemolite.bench.server import Answers, Server, running_server
 from mnemolite.errors import InvalidInputError
 from mnemolite.evaluate import draw_texts
@@ -102,10 +110,10 @@ async def _reach(
     seeded: bool,
     progress: Progress,
 ) -> dict[str, float]:
-    """Have ``size`` events; the seconds of each step, none if they are there."""
+    """Have ``size`` events; the seconds of each step, none if all is there."""
     stored = await count_events(memory)
     if size == stored or (size is None and stored):
-        return {}
+        return await complete(memory, seeded=seeded, progress=progress)
     if size is not None and stored > size:
         raise InvalidInputError(
             f"The database holds {stored:,} events already, which are more than {size:,}.",

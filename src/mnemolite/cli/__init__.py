@@ -22,6 +22,7 @@ from mnemolite.cli import (
     search,
     serve,
     tail,
+    webhooks,
 )
 from mnemolite.cli.terminal import fail
 from mnemolite.errors import MnemoliteError
@@ -44,6 +45,7 @@ app.command()(import_export.export)
 app.command()(forget.forget)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(reembed.app, name="reembed")
 app.add_typer(partitions.app, name="partitions")
 app.add_typer(evaluate.app, name="eval")

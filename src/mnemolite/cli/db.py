@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from mnemolite.cli import adopt
 from mnemolite.cli.terminal import DataDir, Json, err, out, run, settings_of, storing_progress
 
 app = typer.Typer(help="The database itself.", no_args_is_help=True)
@@ -85,3 +86,6 @@ def _show(findings: list[Any]) -> None:
     for one in findings:
         table.add_row(one.name, escape(str(one.saved)), escape(str(one.restored)))
     out.print(table)
+
+
+app.command("adopt")(adopt.adopt)

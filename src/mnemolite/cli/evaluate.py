@@ -201,9 +201,8 @@ async def _eval(
 async def _load(memory: Any, corpus: Path) -> None:
     from mnemolite import evaluate
 
-    if not (await memory.stats()).events:
-        with counting_progress() as progress:
-            await evaluate.load_corpus(memory, corpus, progress=shown_in(progress))
+    with counting_progress() as progress:
+        await evaluate.load_corpus(memory, corpus, progress=shown_in(progress))
     await embed_pending(memory, say=err)
     await memory.settle()
 

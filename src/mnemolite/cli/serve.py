@@ -28,10 +28,11 @@ def serve(
 
 
 def worker(*, data_dir: DataDir = None) -> None:
-    """Embed what is pending, until stopped; any number of workers may run."""
+    """Embed what is pending and call webhooks, until stopped; any number of workers may run."""
     settings = settings_of(data_dir)
 
     async def work() -> None:
+        from mnemolite.courier import running_courier
         from mnemolite.memory import Memory
         from mnemolite.worker import Worker
 
@@ -41,6 +42,7 @@ def worker(*, data_dir: DataDir = None) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, task.stop)
             err.print(f"working on space {memory.space.id} ({memory.space.model})")
-            await task.run()
+            async with running_courier(memory):
+                await task.run()
 
     run(work())

@@ -100,7 +100,7 @@ def validated(model: str, fields: dict[str, Any]) -> Any:
         return getattr(models, model).model_validate(given)
     except ValidationError as error:
         fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"]) or None
+        field = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("field")
         raise InvalidInputError(f"{fault['msg']}.", field=field) from None
 
 

@@ -1,5 +1,13 @@
 """The nouns of MnemoLite as frozen values: events, searches, hits, spaces, statistics."""
 
+from mnemolite.models.adoption import (
+    AdoptionPhase,
+    AdoptionPlan,
+    AdoptionReport,
+    AdoptionState,
+    Checksums,
+    Refusal,
+)
 from mnemolite.models.context import Context, ContextPart, ContextQuery, Tokenizer
 from mnemolite.models.events import (
     BatchMeta,
@@ -116,6 +124,17 @@ from mnemolite.models.values import (
     parse_duration,
     parse_timestamp,
 )
+from mnemolite.models.webhooks import (
+    CreatedWebhook,
+    Delivery,
+    DeliveryPage,
+    DeliveryQuery,
+    DeliveryStatus,
+    NewWebhook,
+    Webhook,
+    WebhookChange,
+    WebhookState,
+)
 
 __all__ = [
     "CURSOR",
@@ -128,6 +147,10 @@ __all__ = [
     "MAX_QUERY_CHARACTERS",
     "MAX_SEARCH_LIMIT",
     "MAX_TEXT_BYTES",
+    "AdoptionPhase",
+    "AdoptionPlan",
+    "AdoptionReport",
+    "AdoptionState",
     "Age",
     "Arm",
     "ArmExplanation",
@@ -135,6 +158,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Check",
+    "Checksums",
     "Comparison",
     "Concern",
     "Content",
@@ -142,8 +166,13 @@ __all__ = [
     "ContextPart",
     "ContextQuery",
     "CountMeta",
+    "CreatedWebhook",
     "Dates",
     "DegradedArm",
+    "Delivery",
+    "DeliveryPage",
+    "DeliveryQuery",
+    "DeliveryStatus",
     "Duration",
     "Event",
     "EventChange",
@@ -176,6 +205,7 @@ __all__ = [
     "Neighbour",
     "NeighbourShare",
     "NewEvent",
+    "NewWebhook",
     "PageMeta",
     "PageOptions",
     "PartitionAdvice",
@@ -193,6 +223,7 @@ __all__ = [
     "QueryTerm",
     "QueueState",
     "Recorded",
+    "Refusal",
     "Replay",
     "ReplicaMeta",
     "RerankMeta",
@@ -216,6 +247,9 @@ __all__ = [
     "Timestamp",
     "Tokenizer",
     "Verdict",
+    "Webhook",
+    "WebhookChange",
+    "WebhookState",
     "Where",
     "WorkerState",
     "check_json",

@@ -61,7 +61,7 @@ class TimeRange(Frozen):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.since and self.until and self.since > self.until:
-            raise PydanticCustomError("invalid_range", "since lies after until")
+            raise PydanticCustomError("invalid_range", "since lies after until", {"field": "since"})
         return self
 
 

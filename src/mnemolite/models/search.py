@@ -80,13 +80,17 @@ class SearchQuery(SearchOptions):
     @model_validator(mode="after")
     def _names_a_space_for_a_vector_only(self) -> Self:
         if self.space is not None and self.vector is None:
-            raise PydanticCustomError("invalid_query", "space is named for a vector, but none came")
+            raise PydanticCustomError(
+                "invalid_query", "space is named for a vector, but none came", {"field": "space"}
+            )
         return self
 
     @model_validator(mode="after")
     def _has_something_to_look_for(self) -> Self:
         if not self.q.strip() and (self.vector is None or self.mode == "text"):
-            raise PydanticCustomError("invalid_query", "q is empty: nothing to look for")
+            raise PydanticCustomError(
+                "invalid_query", "q is empty: nothing to look for", {"field": "q"}
+            )
         return self
 
 
@@ -181,7 +185,9 @@ class DegradedArm(Frozen):
 class Plan(Frozen):
     """How the vector arm found its candidates."""
 
-    vector: Literal["exact", "hnsw"]
+    vector: Literal["exact", "hnsw", "mixed"] = Field(
+        description="mixed: by the index where a partition has one, exactly in the others."
+    )
     estimated_rows: int | None = Field(
         description="Events that pass the filters: of a whole namespace as counted, else estimated "
         "from a sample; null where it cannot matter."

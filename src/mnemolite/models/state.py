@@ -7,6 +7,7 @@ from pydantic import Field
 
 from mnemolite.models.partitions import PartitionWatch
 from mnemolite.models.values import Frozen, Timestamp
+from mnemolite.models.webhooks import WebhookState
 
 
 class Namespace(Frozen):
@@ -19,7 +20,7 @@ class Namespace(Frozen):
     last_timestamp: Timestamp | None
 
 
-SpaceStatus = Literal["active", "building", "retired", "dropping"]
+SpaceStatus = Literal["active", "building", "retired", "dropping", "adopted"]
 Phase = Literal["queueing", "embedding", "complete", "dropping"]
 
 
@@ -131,6 +132,7 @@ class Stats(Frozen):
     database_bytes: int
     queue: QueueState
     workers: list[WorkerState] = Field(description="Those heard of lately, on all machines.")
+    webhooks: WebhookState
     space: Space | None
     partitions: PartitionWatch
     cache: dict[str, int] = Field(

@@ -5,7 +5,14 @@ or not at all. What the catalog says is the truth; ``partitioning`` holds what w
 """
 
 from mnemolite.partitions.beside import create_parts, form_of, parts_beside
-from mnemolite.partitions.catalog import EVENTS, Leaf, is_partitioned, leaves
+from mnemolite.partitions.catalog import (
+    EVENTS,
+    Catalog,
+    Leaf,
+    is_partitioned,
+    leaves,
+    leaves_of,
+)
 from mnemolite.partitions.layout import Layout
 from mnemolite.partitions.plan import Manager, Part, Plan, read_plan
 from mnemolite.partitions.ranges import (
@@ -16,10 +23,12 @@ from mnemolite.partitions.ranges import (
     ranges,
     start_of,
 )
+from mnemolite.partitions.spans import joined, rest, within
 from mnemolite.partitions.turn import taking_turn
 
 __all__ = [
     "EVENTS",
+    "Catalog",
     "Interval",
     "Layout",
     "Leaf",
@@ -31,11 +40,15 @@ __all__ = [
     "following",
     "form_of",
     "is_partitioned",
+    "joined",
     "leaves",
+    "leaves_of",
     "partition_name",
     "parts_beside",
     "ranges",
     "read_plan",
+    "rest",
     "start_of",
     "taking_turn",
+    "within",
 ]

@@ -4,13 +4,13 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import httpx
 import orjson
 from pydantic import SecretStr
 
 from mnemolite.errors import RerankingError, RerankingTimeoutError
+from mnemolite.retry_after import read_retry_after
 
 _TRIES = 3
 # The first wait is up to this long and the next one up to twice that, drawn at random, so that
@@ -99,20 +99,8 @@ def _refusal(response: httpx.Response, answer: bytes) -> _Failure:
     return _Failure(
         f"The reranker answered {response.status_code}: {said}",
         final=response.status_code not in _WORTH_ANOTHER_TRY,
-        wait_seconds=_retry_after(response.headers.get("retry-after")),
+        wait_seconds=read_retry_after(response.headers.get("retry-after")),
     )
-
-
-def _retry_after(value: str | None) -> float | None:
-    """The seconds to wait by a ``Retry-After`` (RFC 9110: a number of seconds, or a date)."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
 
 
 def _describe(error: httpx.HTTPError) -> str:

@@ -32,6 +32,7 @@ from mnemolite.settings.groups import (
 from mnemolite.settings.partitions import PartitionSettings
 from mnemolite.settings.pipeline import PipelineSettings
 from mnemolite.settings.retention import RetentionSettings
+from mnemolite.settings.webhooks import WebhookSettings
 
 
 class DatabaseSettings(Group):
@@ -216,6 +217,12 @@ class SearchSettings(Group):
         "Text-search language of namespaces that name none.",
         pattern=r"^[a-z_]{1,63}$",
     )
+    bm25_k1: float = env(
+        "MNEMO_BM25_K1", 0.9, "How slowly further mentions of a word stop counting.", gt=0, le=10
+    )
+    bm25_b: float = env(
+        "MNEMO_BM25_B", 0.4, "How much of an event's length is held against it.", ge=0, le=1
+    )
     history_days: int = env(
         "MNEMO_HISTORY_DAYS", 7, "Days that explained searches are kept.", ge=1, le=3650
     )
@@ -274,6 +281,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     feed: FeedSettings = Field(default_factory=FeedSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
@@ -308,6 +316,7 @@ _GROUPS: dict[str, Any] = {
     "server": ServerSettings,
     "worker": WorkerSettings,
     "feed": FeedSettings,
+    "webhooks": WebhookSettings,
     "pipeline": PipelineSettings,
     "search": SearchSettings,
     "reranker": RerankerSettings,

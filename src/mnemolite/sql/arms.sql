@@ -13,15 +13,24 @@ ORDER BY distance, near.id
 -- name: vector_hnsw
 SELECT near.id::text AS id, near.timestamp::text AS timestamp,
     min(near.embedding <=> %(vector)s) AS distance, sum(count(*)) OVER () AS passages
-FROM (
-    SELECT v.event_id AS id, v.timestamp, v.embedding
-    FROM {table} v {join}
-    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
-      AND {where}
-    ORDER BY (v.embedding - {centre}::vector)::halfvec({dimension}) <#> %(vector)s::halfvec({dimension})
-    LIMIT %(passages)s) AS near
+FROM ({scans}) AS near
 GROUP BY near.id, near.timestamp
 ORDER BY distance, near.id
+
+-- name: by_index
+(SELECT v.event_id AS id, v.timestamp, v.embedding
+    FROM {table} v {join}
+    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
+      AND {span} AND {where}
+    ORDER BY (v.embedding - {centre}::vector)::halfvec({dimension}) <#> %(vector)s::halfvec({dimension})
+    LIMIT %(passages)s)
+
+-- name: without_index
+(SELECT v.event_id AS id, v.timestamp, v.embedding
+    FROM {table} v {join}
+    WHERE v.namespace = %(namespace)s AND v.timestamp >= %(since)s AND v.timestamp < %(until)s
+      AND {span} AND {where}
+    ORDER BY v.embedding <=> %(vector)s LIMIT %(passages)s)
 
 -- name: join_events
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (v.event_id, v.timestamp, v.namespace)
@@ -39,11 +48,8 @@ FROM events e TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)
 WHERE e.namespace = %(namespace)s AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
   AND {where}
 
--- name: index_state
-SELECT t.reltuples::bigint AS table_rows, e.relpages AS event_pages, s.centre::text AS centre
-FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class e ON e.oid = 'events'::regclass
-JOIN embedding_spaces s ON s.id = %(space)s
-WHERE i.indexrelid = to_regclass(%(index)s) AND i.indisvalid
+-- name: centre
+SELECT centre::text AS centre FROM embedding_spaces WHERE id = %(space)s
 
 -- name: text
 SELECT matching.id::text AS id, matching.timestamp::text AS timestamp, {score} AS score

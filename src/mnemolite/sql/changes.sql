@@ -80,7 +80,12 @@ SELECT high AS xid FROM halves ORDER BY high - low LIMIT 1
 WITH oldest AS MATERIALIZED (
     SELECT place, xid, n FROM (
         SELECT ctid AS place, xid, n, at FROM event_changes ORDER BY xid, n LIMIT %(step)s) AS first
-    WHERE at < now() - make_interval(secs => %(hours)s * 3600)),
+    WHERE at < now() - make_interval(secs => %(hours)s * 3600)
+      -- What a webhook has not read yet waits for it, however long the workers were away.
+      AND NOT EXISTS (
+        SELECT FROM webhooks w
+        WHERE w.enabled AND w.epoch = (SELECT epoch FROM feed)
+          AND (w.xid, w.n) < (first.xid, first.n))),
 gone AS (
     DELETE FROM event_changes WHERE ctid = ANY (ARRAY(SELECT place FROM oldest))),
 last AS (SELECT xid, n FROM oldest ORDER BY xid DESC, n DESC LIMIT 1)

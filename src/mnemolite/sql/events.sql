@@ -46,6 +46,7 @@ FROM events e
 WHERE e.namespace = %(namespace)s
   AND e.timestamp >= %(since)s AND e.timestamp < %(until)s
   AND (%(session)s::text IS NULL OR e.session = %(session)s)
+  AND e.timestamp {beyond}= %(after_timestamp)s
   AND (e.timestamp, e.id) {beyond} (%(after_timestamp)s, %(after_id)s::uuid)
   AND {where}
 ORDER BY e.timestamp {direction}, e.id {direction}

@@ -5,18 +5,10 @@ FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[], %(sessions)s::text[]
         %(starts)s::integer[]) AS h (id, timestamp, session, start)
 CROSS JOIN LATERAL (
     SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-    FROM (
-        SELECT id, timestamp FROM events
-        WHERE namespace = %(namespace)s AND session = h.session
-          AND (timestamp, id) < (h.timestamp, h.id)
-        ORDER BY timestamp DESC, id DESC LIMIT %(most)s) AS n) AS before
+    FROM ({before}) AS n) AS before
 CROSS JOIN LATERAL (
     SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-    FROM (
-        SELECT id, timestamp FROM events
-        WHERE namespace = %(namespace)s AND session = h.session
-          AND (timestamp, id) > (h.timestamp, h.id)
-        ORDER BY timestamp, id LIMIT %(most)s) AS n) AS after
+    FROM ({after}) AS n) AS after
 
 -- name: passages
 (SELECT array_agg(ARRAY[v.passage - best.passage, v.char_start, v.char_end] ORDER BY v.passage)

@@ -1,13 +1,17 @@
 -- name: leaves
--- Every table that holds rows of a parent, oldest first; the parent itself if it is a plain table.
-SELECT c.relname AS name, c.relnamespace::regnamespace::text AS schema,
-    pg_get_expr(c.relpartbound, c.oid) AS bound, greatest(c.reltuples, 0)::bigint AS row_estimate
-FROM pg_partition_tree(to_regclass(%(parent)s)) AS tree
+-- Every table that holds rows of a parent; the parent itself if it is a plain table. Rows and pages
+-- are as the last vacuum or ANALYZE has left them. An HNSW index counts once it is valid.
+SELECT p.parent, c.relname AS name, c.relnamespace::regnamespace::text AS schema,
+    pg_get_expr(c.relpartbound, c.oid) AS bound, greatest(c.reltuples, 0)::bigint AS row_estimate,
+    c.relpages AS pages, EXISTS (
+        SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+        WHERE i.indrelid = c.oid AND i.indisvalid AND x.relname = c.relname || '_hnsw_idx'
+    ) AS indexed
+FROM unnest(%(parents)s::text[]) AS p (parent)
+CROSS JOIN LATERAL (
+    SELECT relid FROM pg_partition_tree(to_regclass(p.parent)) WHERE isleaf
+    UNION SELECT oid FROM pg_class WHERE oid = to_regclass(p.parent) AND relkind = 'r') AS tree
 JOIN pg_class c ON c.oid = tree.relid
-WHERE tree.isleaf
-UNION ALL
-SELECT c.relname, c.relnamespace::regnamespace::text, NULL, greatest(c.reltuples, 0)::bigint
-FROM pg_class c WHERE c.oid = to_regclass(%(parent)s) AND c.relkind = 'r' AND NOT c.relispartition
 
 -- name: is_partitioned
 SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(%(table)s) AND relkind = 'p') AS found

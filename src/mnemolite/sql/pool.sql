@@ -1,7 +1,7 @@
 -- name: pool
 WITH found AS MATERIALIZED (
     SELECT e.id, e.timestamp, e.session
-    FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS f (id, timestamp)
+    FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS f (id, timestamp)
     JOIN events e ON (e.id, e.timestamp, e.namespace) = (f.id, f.timestamp, %(namespace)s)),
 near AS MATERIALIZED (
     SELECT found.id, found.timestamp, before.ids AS before, before.timestamps AS before_timestamps,
@@ -9,18 +9,10 @@ near AS MATERIALIZED (
     FROM found
     CROSS JOIN LATERAL (
         SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-        FROM (
-            SELECT id, timestamp FROM events
-            WHERE namespace = %(namespace)s AND session = found.session
-              AND (timestamp, id) < (found.timestamp, found.id)
-            ORDER BY timestamp DESC, id DESC LIMIT 2) AS n) AS before
+        FROM ({before}) AS n) AS before
     CROSS JOIN LATERAL (
         SELECT array_agg(n.id) AS ids, array_agg(n.timestamp) AS timestamps
-        FROM (
-            SELECT id, timestamp FROM events
-            WHERE namespace = %(namespace)s AND session = found.session
-              AND (timestamp, id) > (found.timestamp, found.id)
-            ORDER BY timestamp, id LIMIT 2) AS n) AS after),
+        FROM ({after}) AS n) AS after),
 members AS (
     SELECT DISTINCT ON (id) id, timestamp, before, after
     FROM (
@@ -33,7 +25,7 @@ members AS (
 SELECT e.id::text AS id, e.timestamp::text AS timestamp, e.words, {passes} AS passes,
     extract(epoch FROM e.timestamp)::float8 AS seconds, {importance} AS importance,
     event_speaker(e.content) AS speaker, members.before::text[] AS before, members.after::text[] AS after,
-    ARRAY[{frequencies}]::integer[] AS frequencies, {distance} AS distance
+    {frequencies} AS frequencies, {distance} AS distance
 FROM members
 JOIN events e ON (e.id, e.timestamp, e.namespace)
     = (members.id, members.timestamp, %(namespace)s)
@@ -63,5 +55,12 @@ CASE WHEN jsonb_typeof(e.metadata -> 'importance') = 'number'
 -- name: no_importance
 NULL::float8
 
--- name: frequency
-CASE WHEN e.lexemes @@ {term} THEN term_frequency(e.lexemes, {term}) ELSE 0 END
+-- name: frequencies
+ARRAY(
+    SELECT CASE WHEN e.lexemes @@ asked.term THEN term_frequency(e.lexemes, asked.term) ELSE 0 END
+    FROM unnest(%(terms)s::text[]::tsquery[]) AS asked (term))
+
+-- name: plan_once
+-- To plan for tens of partitions takes longer than to read what is looked up by its key, in loops.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)

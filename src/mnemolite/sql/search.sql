@@ -5,13 +5,15 @@ SELECT e.id, e.namespace, e.session, e.timestamp, e.created_at, e.content, e.met
         WHERE s.status = 'active' AND (q.event_id, q.timestamp, q.namespace)
             = (e.id, e.timestamp, e.namespace)) AS pending,
     {passage} AS passage
-FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS found (id, timestamp)
+FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
+    AND e.timestamp = ANY (%(timestamps)s::timestamptz[])
 
 -- name: alike
 SELECT e.id::text AS id, md5(e.text) AS digest, {likeness} AS likeness
-FROM unnest(%(ids)s::text::uuid[], %(timestamps)s::text::timestamptz[]) AS found (id, timestamp)
+FROM unnest(%(ids)s::uuid[], %(timestamps)s::timestamptz[]) AS found (id, timestamp)
 JOIN events e ON (e.id, e.timestamp, e.namespace) = (found.id, found.timestamp, %(namespace)s)
+    AND e.timestamp = ANY (%(timestamps)s::timestamptz[])
 
 -- name: first_vector
 (SELECT v.embedding FROM {table} v

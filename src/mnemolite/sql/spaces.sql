@@ -69,12 +69,6 @@ INSERT INTO embedding_queue (space, event_id, timestamp, namespace)
 SELECT %(space)s, e.id, e.timestamp, e.namespace FROM events e WHERE e.text ~ '\S'
 ON CONFLICT DO NOTHING
 
--- name: row_estimate
-SELECT reltuples::bigint AS rows,
-    EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = t.oid AND c.relname = %(index)s AND i.indisvalid) AS indexed
-FROM pg_class t WHERE t.oid = %(table)s::regclass
-
 -- name: count
 SELECT count(*) AS rows FROM {table}
 

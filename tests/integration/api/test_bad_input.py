@@ -72,9 +72,9 @@ BODIES = [
 ]
 
 SEARCHES = [
-    ({}, "invalid_query", None),
-    ({"q": ""}, "invalid_query", None),
-    ({"q": "  "}, "invalid_query", None),
+    ({}, "invalid_query", "q"),
+    ({"q": ""}, "invalid_query", "q"),
+    ({"q": "  "}, "invalid_query", "q"),
     ({"q": 5}, "invalid_input", "q"),
     ({"q": "x" * 10_001}, "invalid_input", "q"),
     ({"q": "\x00"}, "invalid_text", "q"),
@@ -101,7 +101,7 @@ SEARCHES = [
     ({"q": "x", "since": "2024-01-01"}, "invalid_timestamp", "since"),
     ({"q": "x", "until": "soon"}, "invalid_timestamp", "until"),
     ({"q": "x", "since": "2024-01-02T00:00:00Z", "until": "2024-01-01T00:00:00Z"},
-     "invalid_input", None),
+     "invalid_input", "since"),
     ({"q": "x", "namespace": ""}, "invalid_input", "namespace"),
     ({"q": "x", "wher": {}}, "invalid_input", "wher"),
     ({"q": "x", "where": []}, "invalid_input", "where"),
@@ -115,7 +115,7 @@ SEARCHES = [
     ({"vector": [1.0, 2.0]}, "invalid_vector", "vector"),
     ({"vector": [0.0] * 16}, "invalid_vector", "vector"),
     ({"vector": [1.0] * 15 + [1e300]}, "invalid_vector", "vector"),
-    ({"vector": [1.0] * 16, "mode": "text"}, "invalid_query", None),
+    ({"vector": [1.0] * 16, "mode": "text"}, "invalid_query", "q"),
 ]  # fmt: skip
 
 INJECTIONS = [

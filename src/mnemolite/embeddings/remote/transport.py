@@ -3,8 +3,6 @@
 import random
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -21,6 +19,7 @@ from mnemolite.embeddings.remote.protocols import (
     TeiProtocol,
 )
 from mnemolite.errors import ModelBusyError, ModelUnavailableError, SettingsError
+from mnemolite.retry_after import read_retry_after
 from mnemolite.settings import EmbeddingSettings
 
 # Nobody waits longer for a search, whatever an import may take.
@@ -157,7 +156,7 @@ class Transport:
                 field="MNEMO_EMBEDDING_API_KEY" if status in (401, 403) else "MNEMO_EMBEDDING_URL",
                 remedy="Check the address, the protocol, the model's name and the key.",
             )
-        after = _retry_after(response.headers.get("Retry-After", ""))
+        after = read_retry_after(response.headers.get("Retry-After")) or 0.0
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             return _BusyError(detail, again=True, after=after)
         again = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _WORTH_ANOTHER_TRY
@@ -190,17 +189,6 @@ def _pause(number: int) -> float:
     """Growing, and different for each caller, so that they do not come back together."""
     longest: float = min(_FIRST_PAUSE_SECONDS * 2**number, _LONGEST_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)
-
-
-def _retry_after(value: str) -> float:
-    """Seconds from now of a Retry-After header, a number or a date; nonsense counts as none."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment - datetime.now(moment.tzinfo)).total_seconds())
 
 
 def _named(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from mnemolite.migrations.plain_sql import run_sql_of
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 
 def upgrade() -> None:

@@ -1,0 +1,93 @@
+"""How vectors are scanned, by what the catalog says of their tables."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mnemolite.partitions import Leaf, Range
+from mnemolite.scans import ef_search, exact_rows, reach
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 3, number, tzinfo=UTC)
+
+
+def leaf(since: int, until: int, *, indexed: bool, rows: int = 100) -> Leaf:
+    span = Range(day(since), day(until))
+    return Leaf(f"p{since}", "public", span, rows, True, pages=rows, indexed=indexed)
+
+
+def default(*, indexed: bool = False, rows: int = 0) -> Leaf:
+    return Leaf("default", "public", None, rows, True, pages=rows, indexed=indexed)
+
+
+ALL = Range(None, None)
+
+
+def test_small_tables_are_scanned_whole() -> None:
+    assert exact_rows(-1) == exact_rows(0) == exact_rows(10_000) == 20_000
+
+
+def test_in_large_tables_the_index_must_look_farther_for_rare_rows() -> None:
+    assert exact_rows(1_000_000) == 150_000
+    assert exact_rows(100_000_000) == 1_500_000
+
+
+def test_a_plain_table_is_scanned_by_its_index_or_exactly() -> None:
+    plain = Leaf("v", "public", ALL, 100, False, indexed=True)
+    assert reach([plain], ALL).plan_by_index == "hnsw"
+    assert reach([plain], ALL).spans() == ([ALL], [])
+    without = Leaf("v", "public", ALL, 100, False)
+    assert reach([without], ALL).plan_by_index == "exact"
+
+
+def test_only_what_the_bounds_meet_is_reached() -> None:
+    leaves = [leaf(1, 5, indexed=True), leaf(5, 9, indexed=True, rows=7), default(rows=2)]
+    reached = reach(leaves, Range(day(5), day(6)))
+    assert (reached.rows, reached.indexes) == (9, 1)
+    assert reach(leaves, ALL).rows == 109
+
+
+def test_the_plan_is_mixed_where_rows_lie_outside_any_index() -> None:
+    old, new = leaf(1, 5, indexed=True), leaf(5, 9, indexed=False)
+    assert reach([old, default()], ALL).plan_by_index == "hnsw"
+    assert reach([old, new, default()], ALL).plan_by_index == "mixed"
+    assert reach([old, default(rows=1)], ALL).plan_by_index == "mixed"
+    assert reach([new, default()], ALL).plan_by_index == "exact"
+
+
+@pytest.mark.parametrize(
+    ("leaves", "under", "without"),
+    [
+        # Adjoining partitions are one span; what no range holds is in the default partition.
+        (
+            [leaf(1, 3, indexed=True), leaf(3, 5, indexed=True), leaf(5, 9, indexed=False)],
+            [(1, 5)],
+            [(None, 1), (5, None)],
+        ),
+        (
+            [leaf(1, 3, indexed=True), leaf(5, 9, indexed=True), default()],
+            [(1, 3), (5, 9)],
+            [(None, 1), (3, 5), (9, None)],
+        ),
+        (
+            [leaf(1, 3, indexed=False), leaf(3, 5, indexed=True), default(indexed=True)],
+            [(None, 1), (3, None)],
+            [(1, 3)],
+        ),
+    ],
+)
+def test_spans_under_an_index_and_the_rest_are_all_of_time(
+    leaves: list[Leaf],
+    under: list[tuple[int | None, int | None]],
+    without: list[tuple[int | None, int | None]],
+) -> None:
+    def ranges(pairs: list[tuple[int | None, int | None]]) -> list[Range]:
+        return [Range(day(a) if a else None, day(b) if b else None) for a, b in pairs]
+
+    assert reach(leaves, ALL).spans() == (ranges(under), ranges(without))
+
+
+def test_each_of_many_indexes_keeps_fewer_candidates_in_view() -> None:
+    assert ef_search(1) == 400
+    assert ef_search(1) > ef_search(4) > ef_search(24) >= ef_search(60) >= 40
