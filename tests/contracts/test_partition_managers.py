@@ -1,5 +1,6 @@
 """What every manager of partitions promises: native, pg_partman 4.7 and pg_partman 5."""
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from mnemolite.database import Connection
 from mnemolite.errors import LayoutRefusedError
 from mnemolite.memory import Memory
-from mnemolite.models import ManagerName, NewEvent, SearchQuery
+from mnemolite.models import LayoutWish, ManagerName, NewEvent, SearchQuery
 from mnemolite.partitions import Interval, Range, following, is_partitioned, leaves, start_of
 from mnemolite.partitions.ahead import gaps, wanted
 from mnemolite.partitions.management import Manager, choose, manager_of
@@ -278,3 +279,125 @@ async def test_pg_partman_is_refused_where_it_is_not(connection: Connection) -> 
         await choose(connection, "pg_partman")
     assert raised.value.field == "--manager"
     assert "CREATE EXTENSION" in (raised.value.remedy or "")
+
+
+# --- pg_partman's own books ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_books_that_would_do_harm_are_told_of(
+    memory: Memory, connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    with offered(dsn, major):
+        await adopt(connection, dsn, manager="pg_partman", by="month")
+        await memory.partitions.maintain()
+        assert (await memory.partitions.watch()).concerns == []
+        assert (await memory.partitions.report()).manager_version is not None
+        sql.execute("UPDATE partman.part_config SET retention = '24 months'")
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert (concern.about, concern.urgent) == ("manager", False)
+        assert "24 months" in concern.detail
+        sql.execute("UPDATE partman.part_config SET retention = NULL, undo_in_progress = true")
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert "undone" in concern.detail
+        sql.execute(
+            "UPDATE partman.part_config SET undo_in_progress = false, "
+            "partition_interval = '10 days'"
+        )
+        (concern,) = (await memory.partitions.watch()).concerns
+        assert concern.urgent
+        assert "interval of 10 days" in concern.detail
+        with pytest.raises(LayoutRefusedError, match="10 days") as raised:
+            await memory.partitions.maintain()
+        assert "1 mon" in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_an_extension_that_is_gone_is_told_of(
+    memory: Memory, connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    with offered(dsn, major):
+        await adopt(connection, dsn, manager="pg_partman", by="month")
+        sql.execute("DROP EXTENSION pg_partman CASCADE")
+    watched = await memory.partitions.watch()
+    assert [each.about for each in watched.concerns] == ["manager", "ahead"]
+    assert (await memory.partitions.report()).manager == "pg_partman"
+    with pytest.raises(LayoutRefusedError, match="no pg_partman"):
+        await memory.partitions.maintain()
+    sql.execute("UPDATE partitioning SET manager = 'native'")
+    await memory.partitions.maintain()
+    assert (await memory.partitions.watch()).concerns == []
+
+
+@pytest.mark.parametrize("major", [4, 5])
+async def test_a_role_without_rights_does_not_get_it(
+    connection: Connection, sql: Sql, *, dsn: str, major: int
+) -> None:
+    role = f"nobody_{secrets.token_hex(4)}"
+    with offered(dsn, major):
+        sql.execute(f"CREATE ROLE {role}".encode())
+        sql.execute(f"GRANT {role} TO CURRENT_USER".encode())
+        try:
+            await connection.execute(f"SET ROLE {role}")
+            assert await choose(connection, "auto") == "native"
+            with pytest.raises(LayoutRefusedError, match="may not use partman"):
+                await choose(connection, "pg_partman")
+        finally:
+            await connection.execute("RESET ROLE")
+            sql.execute(f"DROP ROLE {role}".encode())
+
+
+# --- From the first partition to the last -------------------------------------------------------
+
+
+async def registered(sql: Sql) -> list[Any]:
+    if sql.execute("SELECT to_regclass('partman.part_config')").fetchone() == (None,):
+        return []
+    return [row[0] for row in sql.execute("SELECT parent_table FROM partman.part_config")]
+
+
+async def test_enable_split_and_disable(
+    memory: Memory, sql: Sql, *, manager_name: ManagerName
+) -> None:
+    books = ["public.events"] if manager_name == "pg_partman" else []
+    months = [following(THIS_MONTH, "month", steps=-step) for step in range(3)]
+    await memory.add_many([NewEvent(timestamp=at, content={"text": "old"}) for at in months])
+    before = sql.execute("SELECT * FROM events ORDER BY id").fetchall()
+    await memory.layout.enable(LayoutWish(manager="auto", premake=2), split=False)
+    report = await memory.partitions.report()
+    assert (report.manager, report.premake, report.watch.concerns) == (manager_name, 2, [])
+    assert await registered(sql) == books
+    assert len((await memory.partitions.maintain()).created) <= bool(books)  # it may make one more
+    await memory.layout.split()
+    assert await registered(sql) == books
+    assert (await memory.partitions.report()).watch.concerns == []
+    sql.execute("UPDATE partitioning SET premake = 6")
+    if books:
+        sql.execute("UPDATE partman.part_config SET premake = 6")
+    assert (await memory.partitions.maintain()).created != []
+    assert (await memory.partitions.watch()).concerns == []
+    await memory.layout.disable()
+    assert await registered(sql) == []
+    assert (await memory.partitions.report()).mode == "unpartitioned"
+    assert sql.execute("SELECT * FROM events ORDER BY id").fetchall() == before
+
+
+async def test_another_manager_takes_over(
+    memory: Memory, sql: Sql, *, manager_name: ManagerName
+) -> None:
+    await memory.layout.enable(LayoutWish(manager="native"))
+    assert await registered(sql) == []
+    await memory.layout.enable(LayoutWish(manager="auto"))
+    assert (await memory.partitions.report()).manager == manager_name
+    assert await registered(sql) == (["public.events"] if manager_name == "pg_partman" else [])
+    await memory.layout.enable(LayoutWish())
+    assert (await memory.partitions.report()).manager == manager_name
+    await memory.layout.enable(LayoutWish(manager="native"))
+    assert await registered(sql) == []
+    assert (await memory.partitions.maintain()).manager == "native"
+
+
+async def test_a_manager_that_is_not_there_is_refused(memory: Memory) -> None:
+    with pytest.raises(LayoutRefusedError, match="no pg_partman"):
+        await memory.layout.enable(LayoutWish(manager="pg_partman"))
+    assert (await memory.partitions.report()).mode == "unpartitioned"

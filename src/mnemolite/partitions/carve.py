@@ -6,6 +6,7 @@ beside, and only the last step, which makes up for what has changed since, keeps
 a reader sees them all in the default partition, or all in the new one.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from psycopg import errors, sql
 from mnemolite.database import EARLIEST, LATEST, Connection
 from mnemolite.errors import DatabaseTimeoutError
 from mnemolite.partitions.catalog import leaves
+from mnemolite.partitions.locking import NotNowError, refuse_old_snapshots
 from mnemolite.partitions.ranges import Interval, Range
 from mnemolite.sql import load
 
@@ -22,6 +24,7 @@ _queries = load("carve")
 # Longer than deadlock_timeout's default, after which an autovacuum in the way is ended.
 _LOCK_MILLISECONDS = 1200
 _TRIES = 5
+_PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,14 @@ class Carver:
 
     async def _swap(self, names: dict[str, sql.Composable]) -> int:
         """The last step, tried again while others hold the table; what was copied stays."""
+        fault: Exception | None = None
         for _ in range(_TRIES):
             try:
                 async with self._connection.transaction():
                     return await self._attach(names)
-            except errors.LockNotAvailable as error:
+            except (errors.LockNotAvailable, NotNowError) as error:
                 fault = error
+                await asyncio.sleep(_PAUSE_SECONDS)
         raise DatabaseTimeoutError(
             f"{self._parent} is held by others.",
             remedy="Nothing was changed. pg_stat_activity shows long transactions; try again.",
@@ -112,6 +117,7 @@ class Carver:
         await self._connection.execute(_queries["patience"], patience)
         # Of the parent first, as readers do; who waits here plans anew once the partition is there.
         await self._connection.execute(_queries["lock"].format(**names))
+        await refuse_old_snapshots(self._connection)
         moved = 0
         if self._default is not None:
             await self._connection.execute(_queries["remove_changed"].format(**names))

@@ -1,7 +1,6 @@
 """The layout: partitions turned on, divided, put together and turned off, while they are in use."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from mnemolite.partitions.attach import Attachment
 from mnemolite.partitions.blueprint import refuse_obstacles
 from mnemolite.partitions.catalog import EVENTS, is_partitioned, leaves
 from mnemolite.partitions.leftovers import clear_leftovers
+from mnemolite.partitions.management import choose, manager_of
 from mnemolite.partitions.plan import Manager, Plan, forget_plan, read_plan
 from mnemolite.partitions.relayout import Relayout, Show
 from mnemolite.partitions.turn import taking_turn
@@ -33,16 +33,9 @@ def _ignore(*_: object) -> None:
 class Layout:
     """How the events and their vectors are laid out, and the ways to change that."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        hnsw_min_rows: int,
-        managers: Mapping[str, Manager] | None = None,
-    ) -> None:
+    def __init__(self, database: Database, *, hnsw_min_rows: int) -> None:
         self._database = database
         self._hnsw_min_rows = hnsw_min_rows
-        self._managers = managers or {}
 
     async def plan(self) -> Plan | None:
         """By what the database is partitioned, None while it is not."""
@@ -65,14 +58,13 @@ class Layout:
         async with taking_turn(self._database, finishing=True) as connection:
             await self._settle(connection, "enable", show=show)
             before = await read_plan(connection)
-            plan = _planned(before, wish)
-            if plan.manager != "native" and plan.manager not in self._managers:
-                raise LayoutRefusedError(f"{plan.manager} is not available.", field="manager")
+            plan = _planned(before, await _with_manager(connection, wish, before=before))
             sources = await _sources(connection, partitioned=False, plan=plan)
             for source in sources:
                 await refuse_obstacles(connection, source)
             async with connection.transaction():
                 await _store_plan(connection, plan)
+                await _hand_over(connection, before, plan=plan)
                 await _begin(
                     connection, sources, operation="enable", step="attach", then_split=split
                 )
@@ -84,7 +76,8 @@ class Layout:
     async def enable_sql(self, wish: LayoutWish) -> list[str]:
         """The SQL by which ``enable`` would attach what there is; nothing is changed."""
         async with taking_turn(self._database) as connection:
-            plan = _planned(await read_plan(connection), wish)
+            before = await read_plan(connection)
+            plan = _planned(before, await _with_manager(connection, wish, before=before))
             statements = []
             for source in await _sources(connection, partitioned=False, plan=plan):
                 attachment = Attachment(connection, source, plan=plan, manager=None)
@@ -159,7 +152,8 @@ class Layout:
             if row["operation"] == operation or (onwards and operation in _TOWARDS_PARTITIONS):
                 continue
             if row["step"] == "attach":
-                await self._attachment(connection, row["source"], plan=Plan()).abandon()
+                attachment = await self._attachment(connection, row["source"], plan=Plan())
+                await attachment.abandon()
             elif row["step"] in _BEFORE_EXCHANGE:
                 show(f"{row['source']}: taking back the {row['operation']}", 0, 1)
                 await (await self._relayout(connection, row["source"], show=show)).abandon()
@@ -174,7 +168,7 @@ class Layout:
                 await clear_leftovers(connection, source)
             elif row["step"] == "attach":
                 plan = await read_plan(connection) or Plan()
-                attachment = self._attachment(connection, source, plan=plan)
+                attachment = await self._attachment(connection, source, plan=plan)
                 await attachment.run(show, then_split=row["then_split"])
                 done[source] += 0
             else:
@@ -182,8 +176,8 @@ class Layout:
                 done[source] += await relayout.run()
         return done
 
-    def _attachment(self, connection: Connection, source: str, *, plan: Plan) -> Attachment:
-        manager = self._managers.get(plan.manager)
+    async def _attachment(self, connection: Connection, source: str, *, plan: Plan) -> Attachment:
+        manager = await _manager(connection, plan)
         return Attachment(connection, source, plan=plan, manager=manager)
 
     async def _relayout(self, connection: Connection, source: str, *, show: Show) -> Relayout:
@@ -192,7 +186,7 @@ class Layout:
             connection,
             source,
             plan=plan,
-            manager=self._managers.get(plan.manager),
+            manager=await _manager(connection, plan),
             hnsw_min_rows=self._hnsw_min_rows,
             show=show,
         )
@@ -209,8 +203,6 @@ def _planned(before: Plan | None, wish: LayoutWish) -> Plan:
     given = wish.model_dump(exclude_none=True)
     if "interval" in given:
         given["events_interval"] = given.pop("interval")
-    if given.get("manager") == "auto":
-        del given["manager"]
     for name in ("events_interval", "embeddings_interval"):
         if before is not None and given.get(name, getattr(before, name)) != getattr(before, name):
             raise LayoutRefusedError(
@@ -219,6 +211,36 @@ def _planned(before: Plan | None, wish: LayoutWish) -> Plan:
                 remedy="Leave the option out, or run `mnemolite partitions disable` first.",
             )
     return replace(before or Plan(), **given)
+
+
+async def _with_manager(
+    connection: Connection, wish: LayoutWish, *, before: Plan | None
+) -> LayoutWish:
+    """The wish with a manager by name. Raises LayoutRefusedError when that cannot be used."""
+    if wish.manager is None and before is not None:
+        return wish
+    name = await choose(connection, wish.manager or "auto")
+    return wish.model_copy(update={"manager": name})
+
+
+async def _hand_over(connection: Connection, before: Plan | None, *, plan: Plan) -> None:
+    """Let another manager take over what is partitioned already."""
+    if before is None or before.manager == plan.manager:
+        return
+    old, new = await _manager(connection, before), await _manager(connection, plan)
+    for source in await _sources(connection, partitioned=True, plan=plan):
+        if old is not None:
+            await old.release(connection, source)
+        if new is not None:
+            await new.adopt(connection, plan, table=source)
+
+
+async def _manager(connection: Connection, plan: Plan) -> Manager | None:
+    """The plan's manager; None when it is gone, for then there is nothing to tell it."""
+    try:
+        return await manager_of(connection, plan.manager)
+    except LayoutRefusedError:
+        return None
 
 
 async def _store_plan(connection: Connection, plan: Plan) -> None:

@@ -13,11 +13,10 @@ from mnemolite.partitions.management import Manager
 from mnemolite.partitions.plan import Plan
 from mnemolite.partitions.ranges import Range, following
 from mnemolite.partitions.tables import Partitioned
+from mnemolite.partitions.targets import most_parts
 
 # What one transaction moves; more is a matter for `split`, which copies in the background.
 MAX_ROWS = 20_000
-# A search plans over every partition that it cannot rule out.
-MAX_PARTITIONS = 400
 REACH_YEARS = 20
 
 
@@ -56,14 +55,15 @@ class Round:
     async def drain(self, table: Partitioned) -> None:
         """Give the rows of the default partition partitions of their own, as far as they reach."""
         carver = await Carver.of(self._connection, table.name)
-        room = MAX_PARTITIONS - len(table.leaves)
+        most = await most_parts(self._connection)
+        room = most - len(table.leaves)
         reach = Range(following(self._now, "year", steps=-REACH_YEARS), self._end(table))
         ranges = table.ranges
         for each in await carver.spread(table.interval):
             if not reach.holds(each.start):
                 self._hold(table.name, each, reason="too far from now to have a partition")
             elif room <= 0:
-                self._hold(table.name, each, reason=f"there are {MAX_PARTITIONS} partitions")
+                self._hold(table.name, each, reason=f"{most} partitions are as many as may be")
             else:
                 span = Range(each.start, following(each.start, table.interval))
                 for gap in gaps(span, ranges):

@@ -24,10 +24,15 @@ async def target_of(
             current_time(),
             filled=await _filled(connection, found, interval=interval),
             premake=plan.premake,
-            at_most=(await _one(connection, "most_parts"))["parts"],
+            at_most=await most_parts(connection),
         )
     latest = await latest_of(connection, found) if operation == "enable" else None
     return attached(interval, current_time(), latest=latest, premake=plan.premake)
+
+
+async def most_parts(connection: Connection) -> int:
+    """How many partitions a table may have, by the locks that this server has room for."""
+    return int((await _one(connection, "most_parts"))["parts"])
 
 
 async def latest_of(connection: Connection, found: Blueprint) -> datetime | None:

@@ -13,11 +13,8 @@ WHERE e.extname = 'pg_partman'
 INSERT INTO {schema}.part_config (parent_table, control, partition_type, partition_interval, premake,
     datetime_string, infinite_time_partitions, ignore_default_data, automatic_maintenance)
 VALUES (%(table)s, 'timestamp', %(type)s, %(interval)s, %(premake)s, 'YYYYMMDD', true, true, 'off')
-ON CONFLICT (parent_table) DO UPDATE SET control = excluded.control,
-    partition_type = excluded.partition_type, partition_interval = excluded.partition_interval,
-    premake = excluded.premake, datetime_string = excluded.datetime_string,
-    infinite_time_partitions = true, ignore_default_data = true, automatic_maintenance = 'off',
-    undo_in_progress = false, retention = NULL
+ON CONFLICT (parent_table) DO UPDATE SET partition_interval = excluded.partition_interval,
+    undo_in_progress = false  -- the rest may have been changed on purpose
 
 -- name: release
 DELETE FROM {schema}.part_config WHERE parent_table = %(table)s

@@ -261,3 +261,20 @@ async def test_a_snapshot_holds_the_events_before_it_is_taken(
     assert sql.execute(held).fetchone() == (0,)
     async with Snapshot.of(partitioned.database):
         assert sql.execute(held).fetchone() == (1,)
+
+
+async def test_a_drain_gives_way_to_a_snapshot_that_is_kept(
+    partitioned: Memory, sql: Sql, dsn: str
+) -> None:
+    """A transaction that has not read the events yet holds no lock on them, but its snapshot."""
+    await add(partitioned, LAST_MONTH)
+    query = b"SELECT count(*) FROM events WHERE timestamp >= %s AND timestamp < %s"
+    with psycopg.connect(dsn) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT 1")
+        await asyncio.sleep(1.1)  # younger ones are taken for those between two statements
+        with pytest.raises(DatabaseTimeoutError):
+            await partitioned.partitions.drain()
+        assert reader.execute(query, [LAST_MONTH, MONTH]).fetchone() == (1,)
+    assert len((await partitioned.partitions.drain()).created) == 1
+    assert sql.execute("SELECT count(*) FROM events_default").fetchone() == (0,)
