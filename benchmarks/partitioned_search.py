@@ -76,7 +76,7 @@ class Variant:
 
 def settings(dsn: str, *, min_rows: int, dimension: int) -> Settings:
     base = Settings(
-        database=DatabaseSettings(url=dsn, pool_size=4),
+        database=DatabaseSettings(url=dsn, pool_size=4, pool_timeout_seconds=120),
         embedding=EmbeddingSettings(mode="mock", dimension=dimension),
     )
     worker = base.worker.model_copy(update={"hnsw_min_rows": min_rows})
@@ -222,7 +222,7 @@ async def measure(
         ]
         pids = {one.layout: await backends(one.memory) for one in variants}
         asked = questions(dsns["plain"], options, months=months)
-        for query in asked[:20]:  # connections warm up: statements are planned once on each
+        for query in asked[:6]:  # connections warm up: statements are planned once on each
             for variant in variants:
                 await asyncio.gather(*(variant.memory.search(query) for _ in range(2)))
         for query in asked:
