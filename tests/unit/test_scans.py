@@ -82,8 +82,11 @@ def test_spans_under_an_index_and_the_rest_are_all_of_time(
     under: list[tuple[int | None, int | None]],
     without: list[tuple[int | None, int | None]],
 ) -> None:
+    def moment(number: int | None) -> datetime | None:
+        return None if number is None else day(number)
+
     def ranges(pairs: list[tuple[int | None, int | None]]) -> list[Range]:
-        return [Range(day(a) if a else None, day(b) if b else None) for a, b in pairs]
+        return [Range(moment(since), moment(until)) for since, until in pairs]
 
     assert reach(leaves, ALL).spans() == (ranges(under), ranges(without))
 
