@@ -165,6 +165,8 @@ async def test_a_rollback_goes_on_after_a_kill_at_any_stage(
 ) -> None:
     source, memory = adopting.dsns["source"], adopting.dsns["memory"]
     space = cut_over(adopting, stages=())
+    patient = settings.database.model_copy(update={"pool_timeout_seconds": 60.0})
+    settings = settings.model_copy(update={"database": patient})
     before = foreign.rows(source)
     for number, stage in enumerate(GIVING_BACK):
         async with Memory.open(settings, with_model=False) as opened:

@@ -16,7 +16,7 @@ _SHOWN = 5
 _PROOFS = 3
 # So few changes are caught up with while the source's writers wait.
 _FEW_CHANGES = 500
-_MOST_ROUNDS = 10_000
+_VAIN_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,23 @@ class Passage:
             self.show("looking", done, max(done, total))
 
     async def catch_up(self, until: int = _FEW_CHANGES) -> None:
-        """Follow the source's log until no more than so many changes are left."""
-        for _ in range(_MOST_ROUNDS):
+        """Follow the source's log until no more than so many changes are left.
+
+        Or until they become no fewer: they are as many as are written during one round. With 0,
+        for when nobody writes, until none is left.
+        """
+        fewest, vain = None, 0
+        while vain < _VAIN_ROUNDS or not until:
             numbers, keys = await self.source.changes(self.target.plan.batch)
-            if len(numbers) <= until and not (numbers and until == 0):
+            if not numbers or len(numbers) <= until:
                 return
             await self.bring(keys)
             # Only now: after a crash in between they are brought once more, which changes nothing.
             await self.source.forget_changes(numbers)
-            self.show("catching up", len(numbers), len(numbers))
+            left = await self.source.count_changes()
+            self.show("catching up", len(numbers), len(numbers) + left)
+            vain = vain + 1 if fewest is not None and left >= fewest else 0
+            fewest = left if fewest is None else min(fewest, left)
 
     async def bring(self, keys: Keys) -> None:
         """Make the events of those keys what the source's rows are now."""

@@ -113,6 +113,10 @@ class Source:
         keys = dict.fromkeys((row["id"], row["timestamp"]) for row in rows)
         return [row["n"] for row in rows], ([key[0] for key in keys], [key[1] for key in keys])
 
+    async def count_changes(self) -> int:
+        """Rows of the log."""
+        return int((await self._one("count_changes"))["rows"])
+
     async def forget_changes(self, numbers: Sequence[int]) -> None:
         """Take rows off the log."""
         await self._connection.execute(_queries["forget_changes"], {"ns": list(numbers)})

@@ -78,6 +78,8 @@ class Target:
         }
         await self.connection.execute(_queries["create_settled"])
         await self.connection.execute(statement, values)
+        # Unseen, the planner takes it for a few rows, and compares each key with all of them.
+        await self.connection.execute(_queries["analyze"])
         cursor = await self.connection.execute(_queries["faults"])
         return [
             Refusal(id=row["id"], timestamp=row["timestamp"], reason=row["fault"])

@@ -55,7 +55,8 @@ CREATE TEMPORARY TABLE settled (
     namespace text,
     session text,
     fault text
-) ON COMMIT DROP
+) ON COMMIT DROP;
+CREATE INDEX ON settled (id, timestamp)
 
 -- name: settle
 INSERT INTO settled (id, timestamp, content, metadata, embedding, namespace, session, fault)
@@ -94,6 +95,9 @@ FROM (
         nullif({session} #>> '{{}}', '') AS session,
         jsonb_typeof({namespace}) AS namespace_type, jsonb_typeof({session}) AS session_type
     FROM adopting s OFFSET 0) AS a
+
+-- name: analyze
+ANALYZE settled
 
 -- name: faults
 SELECT id::text AS id, timestamp::text AS timestamp, fault FROM settled
