@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -17,6 +18,12 @@ from mnemolite.memory import Memory
 from mnemolite.migrations import upgrade
 from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings, WorkerSettings
 from mnemolite.worker import running_worker
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 _TEMPLATE = "mnemolite_test_template"
 # Every test keeps its data for milliseconds only; nothing of the product turns this off.
