@@ -26,24 +26,29 @@ from mnemolite.settings import Settings
 if TYPE_CHECKING:
     from mnemolite.models import ForgetQuery, ForgetReport
 
+_NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Only in this one; else in each.")
+]
+_OverrideOption = Annotated[
+    bool, typer.Option("--override-holds", help="Erase also what is under a hold.")
+]
+_VacuumOption = Annotated[
+    bool,
+    typer.Option("--vacuum/--no-vacuum", help="Whether to remove the dead rows from the tables."),
+]
+
 
 def forget(
     *,
     where: WhereOption = None,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Only in this one; else in each.")
-    ] = None,
+    namespace: _NamespaceOption = None,
     session: SessionOption = None,
     since: Annotated[str | None, typer.Option(help="Earliest time, included.")] = None,
     until: Annotated[str | None, typer.Option(help="Latest time, excluded.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    override_holds: Annotated[
-        bool, typer.Option("--override-holds", help="Erase also what is under a hold.")
-    ] = False,
-    vacuum: Annotated[
-        bool, typer.Option(help="Whether to remove the dead rows from the tables.")
-    ] = True,
+    override_holds: _OverrideOption = False,
+    vacuum: _VacuumOption = True,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -61,18 +66,24 @@ def forget(
             "where": json_option(where, "--where") if where else None,
         },
     )
-    options = {"override_holds": override_holds, "vacuum": vacuum}
     settings = settings_of(data_dir)
     report = run(_preview(settings, query, override_holds=override_holds))
     if not dry_run and report.matched:
-        going = report.matched - report.held
         if not yes:
-            typer.confirm(f"Erase {going} events for good?", abort=True, err=True)
+            _ask(report)
+        options = {"override_holds": override_holds, "vacuum": vacuum}
         report = run(_forget(settings, query, options=options))
-    if as_json:
-        out.print_json(data=report.model_dump(mode="json") | {"verified": report.verified})
-    else:
-        _show(report)
+    _show(report, as_json=as_json)
+    _end(report)
+
+
+def _ask(report: "ForgetReport") -> None:
+    going = report.matched - report.held
+    typer.confirm(f"Erase {going} events for good?", abort=True, err=True)
+
+
+def _end(report: "ForgetReport") -> None:
+    """Tell by the exit code whether all of it is gone."""
     if report.dry_run:
         return
     if not report.verified:
@@ -103,7 +114,10 @@ async def _forget(
             return await retention.forget(memory, query, on_progress=show, **options)
 
 
-def _show(report: "ForgetReport") -> None:
+def _show(report: "ForgetReport", *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(data=report.model_dump(mode="json") | {"verified": report.verified})
+        return
     held = f"; {report.held} are under a hold ({', '.join(report.held_by)})" if report.held else ""
     out.print(f"{report.matched} events matched{escape(held)}.", soft_wrap=True)
     if report.dry_run:

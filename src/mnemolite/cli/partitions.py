@@ -33,16 +33,20 @@ T = TypeVar("T")
 Show = Callable[[str, int, int], None]
 _CHOICES = "day, week, month, quarter or year"
 
+IntervalOption = Annotated[
+    str | None, typer.Option("--interval", help=f"Of events: {_CHOICES}. Default: month.")
+]
+EmbeddingsIntervalOption = Annotated[
+    str | None,
+    typer.Option("--embeddings-interval", help="Of vectors: the same, or none. Default: year."),
+]
+
 
 @app.command()
 def enable(
     *,
-    interval: Annotated[
-        str | None, typer.Option(help=f"Of events: {_CHOICES}. Default: month.")
-    ] = None,
-    embeddings_interval: Annotated[
-        str | None, typer.Option(help="Of vectors: the same, or none. Default: year.")
-    ] = None,
+    interval: IntervalOption = None,
+    embeddings_interval: EmbeddingsIntervalOption = None,
     premake: Annotated[int | None, typer.Option(help="Partitions made ahead. Default: 4.")] = None,
     retention: Annotated[
         str | None, typer.Option(help="Keep events so long, as '24 months'. Default: for ever.")

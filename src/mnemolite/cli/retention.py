@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+AgeOption = Annotated[
+    str | None, typer.Option("--max-age", help="'24 months', '90 days', 12h: what is older goes.")
+]
+
 app = typer.Typer(help="Let go of what is too old, and hold what must stay.", no_args_is_help=True)
 hold_app = typer.Typer(help="Events that no rule deletes.", no_args_is_help=True)
 app.add_typer(hold_app, name="hold")
@@ -62,10 +66,7 @@ def add(
     *,
     namespace: InNamespace = None,
     where: WhereOption = None,
-    max_age: Annotated[
-        str | None,
-        typer.Option("--max-age", help="'24 months', '90 days', 12h: what is older goes."),
-    ] = None,
+    max_age: AgeOption = None,
     keep_last: Annotated[
         int | None, typer.Option("--keep-last", help="So many of the newest stay.")
     ] = None,

@@ -17,7 +17,8 @@ from mnemolite.snapshot import Snapshot
 from mnemolite.sql import load
 from mnemolite.whole_files import whole_file
 
-_queries, _retention = load("drops"), load("retention")
+_queries = load("drops")
+_retention = load("retention")
 _FETCH_ROWS = 500
 
 

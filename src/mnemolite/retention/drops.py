@@ -25,7 +25,8 @@ from mnemolite.retention.batches import count_table
 from mnemolite.retention.vectors import delete_vectors
 from mnemolite.sql import load
 
-_queries, _retention = load("drops"), load("retention")
+_queries = load("drops")
+_retention = load("retention")
 log = structlog.get_logger(__name__)
 
 # Who wants the events meanwhile waits no longer than this for the change of the layout.

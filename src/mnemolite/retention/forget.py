@@ -28,7 +28,8 @@ from mnemolite.retention.run import OnProgress, settle, silent
 from mnemolite.retention.selection import any_of
 from mnemolite.sql import load
 
-_queries, _retention = load("forget"), load("retention")
+_queries = load("forget")
+_retention = load("retention")
 
 _SAMPLES = 10
 _HITS = 50

@@ -1,6 +1,5 @@
--- Statements that lay a table out anew. Names are of one schema, that of the table.
-
 -- name: store_plan
+-- As in all statements here, names are of one schema, that of the table.
 INSERT INTO partitioning (events_interval, embeddings_interval, premake, retention, manager)
 VALUES (%(events_interval)s, %(embeddings_interval)s, %(premake)s, %(retention)s::interval,
     %(manager)s)
@@ -124,10 +123,6 @@ ALTER TABLE {table} VALIDATE CONSTRAINT {name}
 
 -- name: drop_check
 ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}
-
--- name: check_state
-SELECT convalidated AS is_valid FROM pg_constraint
-WHERE conrelid = to_regclass(%(table)s) AND conname = %(name)s
 
 -- name: add_key
 ALTER TABLE {table} ADD CONSTRAINT {name} {definition}
@@ -256,9 +251,6 @@ WHERE ({of_s}) = ({of_k})
 INSERT INTO {shadow} ({columns})
 SELECT {of_source} FROM jsonb_to_recordset(%(keys)s) AS k ({typed})
 JOIN {source} s ON ({of_s}) = ({of_k})
-
--- name: log_is_empty
-SELECT NOT EXISTS (SELECT FROM {log}) AS found
 
 -- name: vacuum
 VACUUM (ANALYZE) {table}
