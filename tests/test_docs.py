@@ -76,7 +76,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
-    lines = re.findall(r"^# ([A-Z_]+)=(.*)$", read(".env.example"), flags=re.MULTILINE)
+    lines = re.findall(r"^# ([A-Z0-9_]+)=(.*)$", read(".env.example"), flags=re.MULTILINE)
     assert dict(lines) == dict(defaults())
 
 
