@@ -6,9 +6,9 @@ For each number of months one database holds the events and their vectors in one
 others hold copies in monthly partitions, with the vectors in one table or in partitions by year,
 quarter or month, each with its index. All are asked the same questions in turn, unbounded and
 bounded to seven days, with vectors of their own, so no model takes part. Printed are medians for
-each layout: milliseconds of a whole hybrid search; those that processors worked for it in the server
-and in the client, which other load on the machine disturbs less; the server's against those of the
-unpartitioned layout; and the recall of the vector arm against an exact search.
+each layout: milliseconds of a whole hybrid search; those that processors worked for it in the
+server and in the client, which other load on the machine disturbs less; the server's against those
+of the unpartitioned layout; and the recall of the vector arm against an exact search.
 """
 
 import argparse
