@@ -157,6 +157,7 @@ async def _finish(connection: Connection, entry: RetentionEntry) -> int | None:
             return None
         events, _ = await count_table(connection, name)
         await connection.execute(_queries["hold_count"], {"key": COUNT_LOCK})
+        await connection.execute(_queries["have_room"])
         # What reads much and writes little comes first: readers of the feed wait from the first
         # row that is written until the commit.
         for query in ("discount", "blank_keys", "tell"):
