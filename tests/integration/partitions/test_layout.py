@@ -192,6 +192,7 @@ class Traffic:
         self.reads += 1
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "interval", ["month", "none"], ids=["vectors partitioned", "vectors in one table"]
 )
