@@ -227,7 +227,7 @@ async def test_nothing_is_lost_or_doubled_while_it_is_in_use(
     assert len(added) == len(set(added)) == len(events) + len(traffic.deleted)
     told = [
         change.id
-        async for change in memory.follow(FeedQuery(after="start", namespace=None), wait=False)
+        async for change in memory.follow(FeedQuery(after="start", all_namespaces=True), wait=False)
     ]
     assert set(told) >= events
     for kind, things in catalog(dsn).items():
