@@ -36,7 +36,12 @@ async def _free_bytes(connection: Connection) -> int | None:
     if not connection.info.host.startswith("/"):
         return None
     row = await (await connection.execute(_queries["data_directory"])).fetchone()
-    path = Path(row["path"]) if row and row["path"] else None
-    if path is None or not path.exists():
+    if not row or not row["path"]:
         return None
-    return shutil.disk_usage(path).free
+    # The private server may know its folder by a descriptor that it holds.
+    own = f"/proc/{connection.info.backend_pid}/"
+    path = Path(row["path"].replace("/proc/self/", own, 1))
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:  # not on this machine after all, or not for us to see
+        return None
