@@ -131,6 +131,33 @@ async def test_a_new_space_is_laid_out_like_the_others(memory: Memory, settings:
         assert await names(building, second) == [second]
 
 
+async def test_the_first_space_is_laid_out_like_the_events(settings: Settings, dsn: str) -> None:
+    async with Memory.open(settings, with_model=False) as memory:
+        for year in (2021, 2023):
+            time = datetime(year, 3, 5, tzinfo=UTC)
+            await memory.add(NewEvent(timestamp=time, content={"text": f"told in {year}"}))
+        await memory.layout.enable(MONTHS)
+    async with Memory.open(settings) as memory:
+        await Worker(memory).drain()
+        table = memory.space.table
+        assert {f"{table}_p20210101", f"{table}_p20230101"} <= set(await names(memory, table))
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute(f"SELECT FROM {table}_default".encode()).fetchall() == []
+
+
+async def test_the_first_space_beside_an_old_table_has_one_too(settings: Settings) -> None:
+    async with Memory.open(settings, with_model=False) as memory:
+        await memory.add(
+            NewEvent(timestamp=datetime(2021, 3, 5, tzinfo=UTC), content={"text": "an old one"})
+        )
+        await memory.layout.enable(MONTHS, split=False)
+    async with Memory.open(settings) as memory:
+        await Worker(memory).drain()
+        assert (await names(memory, memory.space.table))[0] == f"{memory.space.table}_legacy"
+        await memory.layout.split()
+        assert f"{memory.space.table}_p20210101" in await names(memory, memory.space.table)
+
+
 # --- While it is in use -------------------------------------------------------------------------
 
 
