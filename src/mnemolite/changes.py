@@ -138,24 +138,24 @@ class ChangeStore:
         """The epoch, and the position that ``after`` means. Raises CursorGoneError."""
         async with self._database.connection() as connection:
             row = await self._look_row(connection, Position(0, 0))
-            epoch, horizon = row["epoch"], Position(int(row["horizon_xid"]), 0)
+            epoch, purged = row["epoch"], _purged(row)
+            last = _last(row, purged)
             if isinstance(after, datetime):
                 first = (await _row(connection, "since", at=after))["xid"]
-                return epoch, horizon if first is None else Position(first, 0)
-        purged = _purged(row)
+                return epoch, last if first is None else Position(first, 0)
         if after in ("now", "start"):
-            return epoch, horizon if after == "now" else purged
+            return epoch, last if after == "now" else purged
+        horizon = Position(int(row["horizon_xid"]), 0)
         return epoch, _checked(after, epoch=epoch, first=purged, last=horizon)
 
     async def look(self, after: Position, *, epoch: str) -> Look:
         """What there is behind a position. Raises CursorGoneError if that was purged."""
         async with self._database.connection() as connection:
             row = await self._look_row(connection, after)
-        horizon = Position(int(row["horizon_xid"]), 0)
         if row["epoch"] != epoch or after < _purged(row):
             raise CursorGoneError(remedy=_GONE_REMEDY)
         more = row["stop_n"] is not None
-        end = Position(int(row["stop_xid"]), row["stop_n"]) if more else max(horizon, after)
+        end = Position(int(row["stop_xid"]), row["stop_n"]) if more else _last(row, after)
         return Look(
             epoch=epoch,
             begin=after,
@@ -215,6 +215,17 @@ async def _row(connection: Connection, query: str, **parameters: Any) -> dict[st
 
 def _purged(row: dict[str, Any]) -> Position:
     return Position(int(row["purged_xid"]), row["purged_n"])
+
+
+def _last(row: dict[str, Any], otherwise: Position) -> Position:
+    """The last change that can be told.
+
+    Not the horizon itself: transactions that leave no change behind, or that do not wait for the
+    disk, raise it to numbers that a crash of the server hands out once more.
+    """
+    if row["last_n"] is None:
+        return otherwise
+    return Position(int(row["last_xid"]), row["last_n"])
 
 
 def _checked(cursor: str, *, epoch: str, first: Position, last: Position) -> Position:

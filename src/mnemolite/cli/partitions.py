@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from mnemolite.models import LayoutChange
 
 app = typer.Typer(help="Partitions by time.", no_args_is_help=True)
-app.command()(partition_state.status)
-app.command()(partition_state.advise)
-app.command()(partition_state.maintain)
-app.command()(partition_state.drain)
 
 T = TypeVar("T")
 Show = Callable[[str, int, int], None]
@@ -101,6 +97,12 @@ def undo_split(*, as_json: Json = False, data_dir: DataDir = None) -> None:
 def disable(*, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Make plain tables of the partitions again; go on where it stopped."""
     _change(data_dir, lambda memory, show: memory.layout.disable(show), as_json=as_json)
+
+
+app.command()(partition_state.status)
+app.command()(partition_state.advise)
+app.command()(partition_state.maintain)
+app.command()(partition_state.drain)
 
 
 def _change(

@@ -160,6 +160,9 @@ DROP SCHEMA IF EXISTS mnemolite_adoption CASCADE
 SELECT n, id::text AS id, timestamp::text AS timestamp FROM mnemolite_adoption.changes
 ORDER BY n LIMIT %(limit)s
 
+-- name: count_changes
+SELECT count(*) AS rows FROM mnemolite_adoption.changes
+
 -- name: forget_changes
 DELETE FROM mnemolite_adoption.changes WHERE n = ANY (%(ns)s)
 

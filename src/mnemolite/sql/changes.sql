@@ -29,11 +29,15 @@ SELECT f.epoch, f.purged_xid::text, f.purged_n, h.xid::text AS horizon_xid,
         WHERE (c.xid, c.n) > (%(xid)s::xid8, %(n)s) AND c.xid < h.xid
         ORDER BY c.xid, c.n LIMIT 1) AS ready_at,
     (SELECT c.at FROM event_changes c WHERE c.xid >= h.xid ORDER BY c.xid, c.n LIMIT 1) AS held_at,
-    stop.xid::text AS stop_xid, stop.n AS stop_n
+    stop.xid::text AS stop_xid, stop.n AS stop_n, last.xid::text AS last_xid, last.n AS last_n
 FROM feed f CROSS JOIN horizon h LEFT JOIN LATERAL (
     SELECT c.xid, c.n FROM event_changes c
     WHERE (c.xid, c.n) > (%(xid)s::xid8, %(n)s) AND c.xid < h.xid
     ORDER BY c.xid, c.n OFFSET %(limit)s - 1 LIMIT 1) AS stop ON true
+LEFT JOIN LATERAL (
+    SELECT c.xid, c.n FROM event_changes c
+    WHERE (c.xid, c.n) > (%(xid)s::xid8, %(n)s) AND c.xid < h.xid
+    ORDER BY c.xid DESC, c.n DESC LIMIT 1) AS last ON true
 
 -- name: read
 WITH told AS (

@@ -85,7 +85,7 @@ async def test_an_explained_context_can_be_replayed(told: AsyncClient) -> None:
         ({"q": "x", "tokenizer": "gpt"}, "tokenizer"),
         ({"q": "x", "neighbours": 21}, "neighbours"),
         ({"q": "x", "unknown": 1}, "unknown"),
-        ({"q": " "}, None),
+        ({"q": " "}, "q"),
         ({"q": "x", "where": {"a": {"$near": 1}}}, "where.a.$near"),
     ],
 )
