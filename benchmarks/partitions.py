@@ -5,7 +5,8 @@
 A server is filled with events of two years, then written to 50 times and searched 10 times a second
 while `mnemolite partitions enable --no-split`, `split` and `disable` run. Reported for each step:
 its time, requests, failures, and the longest stall of a request; at the end, what was acknowledged
-and is not there, and what is there twice. With --dsn the database exists already and is not filled.
+and is not there, and what is there twice. With --dsn the database exists already and is not filled;
+--searched names the namespace that is asked there.
 """
 
 import argparse
@@ -67,6 +68,7 @@ class Load:
 
     url: str
     questions: list[str]
+    searched: str
     stored: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     spent: list[tuple[float, float]] = field(default_factory=list)  # when it began, seconds
@@ -97,7 +99,7 @@ class Load:
 
     async def _search(self, client: httpx.AsyncClient, number: int) -> None:
         question = self.questions[number % len(self.questions)]
-        query = {"q": question, "namespace": NAMESPACE, "limit": 10}
+        query = {"q": question, "namespace": self.searched, "limit": 10}
         answer = await self._ask(client, "/v1/search", body=query)
         if answer and (answer["meta"]["degraded"] or not answer["data"]):
             self.failures.append(f"search: {answer['meta']['degraded'] or 'nothing found'}")
@@ -179,11 +181,12 @@ async def measure(dsn: str, folder: Path, *, options: Any) -> None:
     variables = {"DATABASE_URL": dsn, "COLUMNS": "200", **model}
     questions = [probe.question for probe in probes(facts(1000), 100)]
     with running_server(folder, variables=variables) as server:
-        load, stop = Load(server.url, questions), asyncio.Event()
+        load, stop = Load(server.url, questions, options.searched), asyncio.Event()
         running = asyncio.create_task(
             load.run(stop, writes=options.writes, searches=options.searches)
         )
-        for arguments in ((), ("enable", "--no-split"), ("split",), (), ("disable",), ()):
+        enable = ("enable", "--no-split", "--embeddings-interval", options.embeddings_interval)
+        for arguments in ((), enable, ("split",), (), ("disable",), ()):
             await asyncio.to_thread(step, load, folder, *arguments, variables=variables)
         stop.set()
         await running
@@ -201,6 +204,8 @@ def main() -> None:
     parser.add_argument("--writes", type=float, default=50, help="a second")
     parser.add_argument("--searches", type=float, default=10, help="a second")
     parser.add_argument("--dsn", help="a database that is filled already")
+    parser.add_argument("--searched", default=NAMESPACE, help="namespace of the questions")
+    parser.add_argument("--embeddings-interval", default="year", help="as of the command")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
