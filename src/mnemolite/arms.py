@@ -196,31 +196,36 @@ class Arms:
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
-        question = job.question
-        k1 = question.bm25.k1
-        words = candidate_words(question)
-        if not words:
-            return ArmResult()
-        scores = [
-            _queries["term_score"].format(
-                weight=sql.Literal(term.idf * (k1 + 1)), term=sql.Literal(term.tsquery)
-            )
-            for term in question.terms
-        ]
-        statement = _queries["text"].format(
-            score=sql.SQL(" + ").join(scores), where=job.conditions()
-        )
+        statement = _queries["text"].format(score=_score(job.question), where=job.conditions())
+        bm25 = job.question.bm25
         parameters = job.parameters | {
-            "words": words,
-            "k1": k1,
-            "b": question.bm25.b,
-            "average_words": question.average_words,
+            "k1": bm25.k1,
+            "b": bm25.b,
+            "average_words": job.question.average_words,
             "most": _MOST_SCORED,
         }
+        depth: int = parameters["depth"]
+        found: dict[str, Row] = {}
         async with self._database.connection() as connection:
-            rows = await (await connection.execute(statement, parameters)).fetchall()
-        keys = [(row["id"], row["timestamp"]) for row in rows]
-        return ArmResult(keys, [row["score"] for row in rows])
+            for words in candidate_words(job.question):
+                cursor = await connection.execute(statement, parameters | {"words": words})
+                found |= {row["id"]: row for row in await cursor.fetchall()}
+                if len(found) >= depth:
+                    break
+        rows = sorted(found.values(), key=lambda row: (-row["score"], row["id"]))[:depth]
+        return ArmResult(
+            [(row["id"], row["timestamp"]) for row in rows], [row["score"] for row in rows]
+        )
+
+
+def _score(question: Question) -> sql.Composable:
+    """The BM25 of a row that is read, summed over the question's words."""
+    return sql.SQL(" + ").join(
+        _queries["term_score"].format(
+            weight=sql.Literal(term.idf * (question.bm25.k1 + 1)), term=sql.Literal(term.tsquery)
+        )
+        for term in question.terms
+    )
 
 
 async def _query_vector(job: SearchJob) -> NDArray[np.float32]:

@@ -15,10 +15,10 @@ _queries = load("lexicon")
 PENDING_LIMIT = 10_000
 COUNT_LOCK = 0x6D6E656D6C
 _COUNT_BATCH = 5000
-# Occurrences that the index may hand over for scoring, and that may be read to find two common
-# words together.
+# Occurrences that the index may hand over for scoring; and of the rarer of two common words, which
+# are looked up among those of the other to find both together: 3 ms for 30,000 among 140,000.
 _BUDGET = 2500
-_PAIR_BUDGET = 60_000
+_PAIR_BUDGET = 30_000
 _PAIRED_TERMS = 3
 _PHRASE = re.compile(r'(-?)"([^"]+)"')
 _EXCLUDED = re.compile(r"(?<!\S)-(?=[^\W\d_])(\S+)")
@@ -123,27 +123,30 @@ class Lexicon:
             return int((await cursor.fetchone() or {}).get("events", 0))
 
 
-def candidate_words(question: Question) -> str:
-    """The tsquery whose matches are worth scoring; empty if the question has no words.
+def candidate_words(question: Question) -> list[str]:
+    """The tsqueries whose matches are worth scoring, each for what those before it left wanting.
 
     The rarest words, as long as their occurrences together stay within a budget. What is more
     common counts only where two such words meet: alone they would fetch half of the memory, and
-    none of it would rank high.
+    none of it would rank high. Where even the rarest word that occurs breaks the budget, it is asked
+    for alone only after it was asked for together with the others.
     """
     rare: list[Term] = []
     spent = 0
     for term in question.terms:
-        if rare and spent + term.documents > _BUDGET:
+        if spent + term.documents > _BUDGET:
             break
         rare.append(term)
         spent += term.documents
     common = question.terms[len(rare) :][:_PAIRED_TERMS]
+    alone = [] if spent else [term.tsquery for term in common[:1]]
     pairs = [
         f"({one.tsquery} & {other.tsquery})"
         for one, other in combinations(common, 2)
-        if one.documents + other.documents <= _PAIR_BUDGET
+        if one.documents <= _PAIR_BUDGET
     ]
-    return " | ".join([*(term.tsquery for term in rare), *pairs])
+    together = " | ".join([*(term.tsquery for term in rare if term.documents), *pairs])
+    return [words for words in (together, *alone) if words]
 
 
 def inverse_document_frequency(documents_with: int, documents: int) -> float:

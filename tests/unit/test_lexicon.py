@@ -57,19 +57,31 @@ def question(*documents: int) -> Question:
 
 
 def test_rare_words_fetch_candidates_until_the_budget_is_spent() -> None:
-    assert candidate_words(question()) == ""
-    assert candidate_words(question(10, 20)) == "'w0' | 'w1'"
-    assert candidate_words(question(10, 2000, 90_000)) == "'w0' | 'w1'"
+    assert candidate_words(question()) == []
+    assert candidate_words(question(10, 20)) == ["'w0' | 'w1'"]
+    assert candidate_words(question(10, 2000, 90_000)) == ["'w0' | 'w1'"]
+    assert candidate_words(question(10, 2490, 90_000)) == ["'w0' | 'w1'"]
 
 
 def test_the_rarest_word_is_asked_for_whatever_it_costs() -> None:
-    assert candidate_words(question(1_000_000)) == "'w0'"
+    assert candidate_words(question(1_000_000)) == ["'w0'"]
+    assert candidate_words(question(50_000, 900_000)) == ["'w0'"]
 
 
 def test_common_words_count_where_two_of_them_meet() -> None:
-    expected = "'w0' | ('w1' & 'w2')"
-    assert candidate_words(question(10, 5000, 9000)) == expected
-    assert candidate_words(question(10, 5000, 900_000)) == "'w0'"
+    assert candidate_words(question(10, 5000, 9000)) == ["'w0' | ('w1' & 'w2')"]
+    assert candidate_words(question(10, 5000, 900_000)) == ["'w0' | ('w1' & 'w2')"]
+    assert candidate_words(question(10, 50_000, 90_000)) == ["'w0'"]
+
+
+def test_the_rarest_word_if_it_is_common_is_asked_for_together_with_others_first() -> None:
+    assert candidate_words(question(5000, 9000)) == ["('w0' & 'w1')", "'w0'"]
+
+
+def test_a_word_that_never_occurs_does_not_stand_for_those_that_do() -> None:
+    assert candidate_words(question(0)) == []
+    assert candidate_words(question(0, 5000)) == ["'w1'"]
+    assert candidate_words(question(0, 10)) == ["'w1'"]
 
 
 def test_lexemes_are_quoted() -> None:
