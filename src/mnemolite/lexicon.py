@@ -128,8 +128,8 @@ def candidate_words(question: Question) -> list[str]:
 
     The rarest words, as long as their occurrences together stay within a budget. What is more
     common counts only where two such words meet: alone they would fetch half of the memory, and
-    none of it would rank high. Where even the rarest word that occurs breaks the budget, it is asked
-    for alone only after it was asked for together with the others.
+    none of it would rank high. Where even the rarest word that was counted breaks the budget, it is
+    asked for alone only after it was asked for together with the others.
     """
     rare: list[Term] = []
     spent = 0
@@ -145,7 +145,7 @@ def candidate_words(question: Question) -> list[str]:
         for one, other in combinations(common, 2)
         if one.documents <= _PAIR_BUDGET
     ]
-    together = " | ".join([*(term.tsquery for term in rare if term.documents), *pairs])
+    together = " | ".join([*(term.tsquery for term in rare), *pairs])
     return [words for words in (together, *alone) if words]
 
 

@@ -13,7 +13,7 @@ from mnemolite.sql import load
 _queries = load("partitions")
 
 EVENTS = "events"
-# What is read of many partitions takes milliseconds, so searches share it for so long.
+# What is read takes a millisecond or, of many partitions, more; so searches share it for so long.
 _REMEMBERED_SECONDS = 1.0
 _BOUND = re.compile(r"FOR VALUES FROM \((?:MINVALUE|'([^']+)')\) TO \((?:MAXVALUE|'([^']+)')\)")
 
@@ -59,9 +59,7 @@ class Catalog:
             async with self._database.connection() as connection:
                 fresh |= await leaves_of(connection, wanted)
             until = time.monotonic() + _REMEMBERED_SECONDS
-            self._known |= {
-                parent: (until, fresh[parent]) for parent in wanted if len(fresh[parent]) > 1
-            }
+            self._known |= {parent: (until, fresh[parent]) for parent in wanted}
         return [fresh[parent] for parent in parents]
 
 
