@@ -22,6 +22,10 @@ _NONE_OF = ("lost", "lost_ids", "doubled", "pending", "embeddings_too_many")
 _NOR_OF = ("feed_missing", "feed_doubled")
 
 
+def say(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
@@ -38,6 +42,7 @@ def main() -> int:
             seed=options.seed,
             writers=options.writers,
             pause_seconds=options.pause_seconds,
+            say=say,
         )
         try:
             with siege.crowd():
@@ -45,8 +50,7 @@ def main() -> int:
                     siege.wait_for_writes(options.writers)
                     struck[siege.strike()] += 1
                     if struck.total() % 10 == 0:
-                        progress = f"{struck.total()} kills, {len(siege.acknowledged)} events"
-                        print(progress, file=sys.stderr, flush=True)
+                        say(f"{struck.total()} kills, {len(siege.acknowledged)} events")
                     if time.monotonic() - started > options.minutes * 60:
                         break
                 siege.wait_for_writes(options.writers)

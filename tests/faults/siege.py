@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +28,17 @@ _TRY_AGAIN = (503, 507)
 class Siege:
     """A server, a worker and a private PostgreSQL of their own, and the crowd that uses them."""
 
-    def __init__(self, folder: Path, *, seed: int, writers: int, pause_seconds: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        writers: int,
+        pause_seconds: float,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._folder = folder
+        self._say = say
         self._data_dir = folder / "data"
         self._variables = {"MNEMO_WORKER_IN_SERVER": "false", "MNEMO_WORKER_LEASE_SECONDS": "5"}
         self._variables |= {"MNEMO_DATA_DIR": str(self._data_dir)}
@@ -45,6 +54,7 @@ class Siege:
         self.told: Counter[str] = Counter()  # tokens that the feed told of
         self.connections = 0  # of the reader
         self.longest_gap_seconds = 0.0
+        self.seconds_of_the_end: dict[str, float] = {}
         self.server = self._serve()
         self._worker = self._work()
 
@@ -107,9 +117,21 @@ class Siege:
             raise
         finally:
             self._ending.set()
-            for thread in writers:
-                thread.join()
-            reader.join(timeout=120)
+            with self._phase("writers"):
+                for thread in writers:
+                    thread.join()
+            with self._phase("reader"):
+                reader.join(timeout=120)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """A part of the end, whose time is told: a run that takes long explains itself."""
+        started = time.monotonic()
+        self._say(f"waiting for: {name}")
+        try:
+            yield
+        finally:
+            self.seconds_of_the_end[name] = round(time.monotonic() - started, 1)
 
     def _write(self) -> None:
         while not self._ending.is_set():
@@ -187,9 +209,12 @@ class Siege:
     def account(self) -> dict[str, Any]:
         """What became of every acknowledged event, once nothing waits any more."""
         with self.server.client() as client:
-            self._wait_until_embedded(client)
-            stored = Counter(event["metadata"]["token"] for event in self._stored(client))
-            ids = {event["id"] for event in self._stored(client)}
+            with self._phase("embedding"):
+                self._wait_until_embedded(client)
+            with self._phase("listing"):
+                events = list(self._stored(client))
+            stored = Counter(event["metadata"]["token"] for event in events)
+            ids = {event["id"] for event in events}
             stats = client.get("/v1/stats").json()
         return {
             "acknowledged": len(self.acknowledged),
@@ -203,6 +228,7 @@ class Siege:
             "feed_connections": self.connections,
             "longest_wait_for_an_answer_seconds": round(self.longest_gap_seconds, 1),
             "tried_again_after": dict(self.refused),
+            "seconds_of_the_end": self.seconds_of_the_end,
         }
 
     def _wait_until_embedded(self, client: httpx.Client) -> None:
