@@ -32,9 +32,9 @@ def besiege(siege: Siege, *, kills: int, writes_between: int, seconds: float) ->
     deadline = time.monotonic() + seconds
     while struck.total() < kills and time.monotonic() < deadline:
         siege.wait_for_writes(writes_between)
-        struck[siege.strike()] += 1
-        if struck.total() % 10 == 0:
-            say(f"{struck.total()} kills, {len(siege.acknowledged)} events")
+        victim = siege.strike()
+        struck[victim] += 1
+        say(f"{struck.total()} kills, the last of {victim}; {len(siege.acknowledged)} events")
     siege.wait_for_writes(writes_between)
     return struck
 

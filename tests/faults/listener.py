@@ -79,5 +79,5 @@ class Listener:
         if message["event"] == "added":
             token = data["metadata"]["token"]
             self.told[token] += 1
-            self.heard_at.setdefault(token, time.monotonic())
+            self.heard_at.setdefault(token, time.time())
         self._cursor = message.get("id", self._cursor)

@@ -198,7 +198,7 @@ class Siege:
     def _acknowledge(self, token: str, event_id: str) -> None:
         with self._lock:
             self.acknowledged[token] = event_id
-            self._acknowledged_at[token] = time.monotonic()
+            self._acknowledged_at[token] = time.time()
 
     # --- The account -----------------------------------------------------------------------------
 
@@ -224,19 +224,23 @@ class Siege:
             "feed_doubled": sum(count - 1 for count in told.values()),
             "feed_connections": self._listener.connections,
             "feed_refused": dict(self._listener.refused),
-            "longest_wait_for_the_feed_seconds": round(self._longest_wait_for_the_feed(), 1),
+            "longest_wait_for_the_feed": self._longest_wait_for_the_feed(),
             "unexpected_answers": self.unexpected.total(),
             "longest_wait_for_an_answer_seconds": round(self.longest_gap_seconds, 1),
             "tried_again_after": dict(self.refused + self.unexpected),
             "seconds_of_the_end": self.seconds_of_the_end,
         }
 
-    def _longest_wait_for_the_feed(self) -> float:
+    def _longest_wait_for_the_feed(self) -> dict[str, Any]:
+        """Of an acknowledged event, and when it began: what was struck then is in the progress."""
         heard_at = self._listener.heard_at
-        waits = [
-            heard_at[token] - at for token, at in self._acknowledged_at.items() if token in heard_at
-        ]
-        return max(waits, default=0.0)
+        waits = (
+            (heard_at[token] - at, at)
+            for token, at in self._acknowledged_at.items()
+            if token in heard_at
+        )
+        seconds, at = max(waits, default=(0.0, time.time()))
+        return {"seconds": round(seconds, 1), "since": time.strftime("%X", time.localtime(at))}
 
     def _wait_until_embedded(self, client: httpx.Client) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
