@@ -1,6 +1,6 @@
 """How fast events come in, by every way, on real texts and in one run; and out and in again.
 
-    python -m benchmarks.ingest ../shared/data/scale_topicalchat.texts.jsonl.gz
+    python -m benchmarks.ingest ../shared/data/scale_topicalchat.texts.jsonl.gz [--round-trip]
 
 The yardstick is a raw COPY of the same rows into the same table, with its triggers and indexes,
 text and language given. It runs before and after the import, each into an empty table. Nothing is
@@ -295,16 +295,18 @@ async def main() -> None:
     parser.add_argument("texts", type=Path, nargs="?")
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--embedded", type=int, default=2000, help="0: leave the model out")
+    parser.add_argument("--round-trip", action="store_true", help="only out and in again")
     options = parser.parse_args()
     path = options.texts or data / "scale_topicalchat.texts.jsonl.gz"
     turns = read_turns(path, options.events)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
-        yardstick = await compare_imports(folder, turns)
-        with serving(folder) as url:
-            await over_http(url, turns, yardstick=yardstick)
+        if not options.round_trip:
+            yardstick = await compare_imports(folder, turns)
+            with serving(folder) as url:
+                await over_http(url, turns, yardstick=yardstick)
         await round_trip(folder, turns[:ROUND_TRIP])
-        if options.embedded:
+        if options.embedded and not options.round_trip:
             await with_embedding(folder, turns[: options.embedded])
 
 
