@@ -25,7 +25,7 @@ from mnemolite.stopwatch import Stopwatch
 
 _queries = load("arms")
 
-# How many events each arm hands on. More than 100 changed no corpus by more than noise.
+# Events that each arm hands on. More than 100 changed no corpus by more than noise.
 _DEPTH = 100
 # Events whose words are scored in full; a question of common words only has more.
 _MOST_SCORED = 5000
@@ -96,11 +96,16 @@ class SearchJob:
             "session": self.query.session,
             "since": self.query.since or EARLIEST,
             "until": self.query.until or LATEST,
-            "depth": max(_DEPTH, self.query.limit),
+            "depth": self.depth,
             "phrases": list(self.question.phrases),
             "excluded": list(self.question.excluded),
             "asked": list(self.question.asked),
         }
+
+    @property
+    def depth(self) -> int:
+        """How many events each arm hands on."""
+        return max(_DEPTH, self.query.limit)
 
     @property
     def looks_at_events(self) -> bool:
@@ -204,15 +209,14 @@ class Arms:
             "average_words": job.question.average_words,
             "most": _MOST_SCORED,
         }
-        depth: int = parameters["depth"]
         found: dict[str, Row] = {}
         async with self._database.connection() as connection:
             for words in candidate_words(job.question):
                 cursor = await connection.execute(statement, parameters | {"words": words})
                 found |= {row["id"]: row for row in await cursor.fetchall()}
-                if len(found) >= depth:
+                if len(found) >= job.depth:
                     break
-        rows = sorted(found.values(), key=lambda row: (-row["score"], row["id"]))[:depth]
+        rows = sorted(found.values(), key=lambda row: (-row["score"], row["id"]))[: job.depth]
         return ArmResult(
             [(row["id"], row["timestamp"]) for row in rows], [row["score"] for row in rows]
         )
@@ -246,6 +250,11 @@ async def _estimate(connection: Connection, job: SearchJob, *, pages: int) -> in
     return round(row["rows"] / share) if row else 0
 
 
+def join_of(job: SearchJob) -> sql.Composable:
+    """What joins the events ``e`` to the vectors ``v``, where the job's conditions look at them."""
+    return _queries["join_events"] if job.looks_at_events else sql.SQL("")
+
+
 def _statement(job: SearchJob, space: Space, *, scan: _Scan) -> sql.Composed:
     """The statement of a scan; where only some tables have an index, of two in one.
 
@@ -256,7 +265,7 @@ def _statement(job: SearchJob, space: Space, *, scan: _Scan) -> sql.Composed:
         "table": sql.Identifier(space.table),
         "dimension": sql.Literal(space.dimension),
         "centre": sql.Literal(scan.centre),
-        "join": _queries["join_events"] if job.looks_at_events else sql.SQL(""),
+        "join": join_of(job),
         "where": job.conditions(),
     }
     if scan.plan.vector == "exact":

@@ -11,6 +11,7 @@ import numpy as np
 
 from mnemolite.arms import ArmResult, Arms, SearchJob
 from mnemolite.evaluate import draw_texts
+from mnemolite.every_vector import nearest_to_each
 from mnemolite.memory import Memory
 from mnemolite.models import SearchQuery
 from mnemolite.selectivity import SHARES, Case, choose, count_matching, make_cases
@@ -33,14 +34,14 @@ class Outcome:
     recalls: dict[int, list[float]] = field(default_factory=lambda: {cut: [] for cut in _CUTS})
     milliseconds: list[float] = field(default_factory=list)
 
-    def add(self, served: ArmResult, exact: ArmResult, *, milliseconds: float) -> None:
+    def add(self, served: ArmResult, exact: Sequence[float], *, milliseconds: float) -> None:
         if served.plan is not None:
             self.plans[served.plan.vector] += 1
             if served.plan.estimated_rows is not None:
                 self.estimates.append(served.plan.estimated_rows)
         self.milliseconds.append(milliseconds)
         for cut, recalls in self.recalls.items():
-            recalls.append(recall(served.scores, exact.scores, cut=cut))
+            recalls.append(recall(served.scores, exact, cut=cut))
 
     def summary(self, table_rows: int) -> dict[str, Any]:
         """The row of this filter, as the command prints it."""
@@ -79,7 +80,7 @@ async def check_recall(
     count: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Ask under every filter that the data allow, by the served plan and exactly; read-only.
+    """Ask under every filter that the data allow, and read every vector beside; read-only.
 
     ``texts`` are the questions; without them, ``count`` are drawn from the events. The latency is
     that of the vector arm, the choice of the plan included and the model left out.
@@ -116,23 +117,37 @@ async def _measure(
 ) -> Outcome:
     arms = Arms(memory.database)
     outcome = Outcome(case, await count_matching(memory, SearchQuery(q="-", **case.fields)))
-    async for job in _jobs(memory, case, questions=questions):
+    jobs = [job async for job in _jobs(memory, case, questions=questions)]
+    exact = await _exact(memory, jobs)
+    for number, job in enumerate(jobs):
         started = time.perf_counter()
         served = await arms.vector(job)
         elapsed = (time.perf_counter() - started) * 1000
-        exact = await arms.vector(replace(job, forced="exact"))
-        outcome.add(served, exact, milliseconds=elapsed)
+        outcome.add(served, exact[number], milliseconds=elapsed)
     return outcome
+
+
+async def _exact(memory: Memory, jobs: Sequence[SearchJob]) -> list[Sequence[float]]:
+    """The distances of the nearest events to each question, in one pass over the vectors."""
+    vectors = np.array([job.query.vector for job in jobs], dtype=np.float32)
+    found = await nearest_to_each(
+        memory.database, jobs[0], space=memory.space, vectors=vectors, depth=max(_CUTS)
+    )
+    return [distances.tolist() for distances in found]
 
 
 async def _jobs(
     memory: Memory, case: Case, *, questions: Sequence[tuple[str, list[float]]]
 ) -> AsyncIterator[SearchJob]:
-    """The questions as a search would read them, with their vectors already there."""
+    """The questions as a search would read them, with their vectors already there.
+
+    What their words demand or exclude is left aside, so that all have the filter of the case.
+    """
     for text, vector in questions:
         query = SearchQuery(q=text, vector=vector, mode="vector", **case.fields)
         question = await memory.lexicon.question(query.namespace, text, space=memory.space.id)
-        yield SearchJob(query, question, memory.space, memory.embedder)
+        plain = replace(question, phrases=(), excluded=())
+        yield SearchJob(query, plain, memory.space, memory.embedder)
 
 
 def _printable(value: object) -> object:
