@@ -277,7 +277,7 @@ def as_markdown(found: Sequence[dict[str, Any]]) -> str:
     bounds = (UNBOUNDED, *BOUNDS)
     lines = [
         "| months | layout | " + " | ".join("unbounded" if b == UNBOUNDED else b for b in bounds),
-        "|---" * (2 + len(bounds)),
+        "|" + " --- |" * (1 + len(bounds)) + " ---",
     ]
     for months, layout in dict.fromkeys((row["months"], row["layout"]) for row in found):
         cells = [
