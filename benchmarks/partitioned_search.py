@@ -5,15 +5,17 @@
 For each number of months one database holds the events and their vectors in one table each, and
 others hold copies in monthly partitions, with the vectors in one table or in partitions by year,
 quarter or month, each with its index. All are asked the same questions in turn, unbounded and
-bounded to seven days, with vectors of their own, so no model takes part. Printed are medians for
-each layout: milliseconds of a whole hybrid search; those that processors worked for it in the
-server and in the client, which other load on the machine disturbs less; the server's against those
-of the unpartitioned layout; and the recall of the vector arm against an exact search.
+bounded to seven and to thirty days, with vectors of their own, so no model takes part. Printed are
+medians for each layout: milliseconds of a whole hybrid search; those that processors worked for it
+in the server and in the client, which other load on the machine disturbs less; the server's against
+those of the unpartitioned layout (the median of the ratios, question by question); and the recall
+of the vector arm against an exact search. At the end stands the table of docs/partitions.md.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -42,8 +44,9 @@ from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings
 
 NAMESPACE, CENTRES = "bench", 2000
 START = datetime(2021, 1, 1, tzinfo=UTC)
-BOUND = timedelta(days=7)
-_BUILDERS = 5
+UNBOUNDED = "none"
+BOUNDS = {"7 days": timedelta(days=7), "30 days": timedelta(days=30)}
+_BUILDERS = min(5, os.cpu_count() or 1)
 # Words as frequent as in any language: the n-th is n times as rare as the first.
 EVENTS = """
     INSERT INTO events (id, namespace, session, timestamp, content, language, text)
@@ -152,7 +155,7 @@ def lay_out(dsn: str, options: argparse.Namespace, *, layout: str, months: int) 
 
 
 def questions(dsn: str, options: argparse.Namespace, *, months: int) -> list[SearchQuery]:
-    """Some words of an event and a vector near others; every second one bounded to seven days."""
+    """Some words of an event and a vector near others, each unbounded and with every bound."""
     with psycopg.connect(dsn) as connection:
         texts = connection.execute(
             "SELECT text FROM events ORDER BY md5(text) LIMIT %s", [options.questions]
@@ -163,10 +166,19 @@ def questions(dsn: str, options: argparse.Namespace, *, months: int) -> list[Sea
     for (text,), vector in zip(texts, vectors, strict=True):
         words = " ".join(text.split()[:5])
         query = SearchQuery(q=words, vector=vector.tolist(), namespace=NAMESPACE)
-        days = (month(months) - START) // timedelta(days=1) - BOUND.days
-        since = START + timedelta(days=int(generator.integers(0, days)))
-        asked += [query, query.model_copy(update={"since": since, "until": since + BOUND})]
+        asked.append(query)
+        for span in BOUNDS.values():
+            days = max((month(months) - START - span).days, 1)
+            since = START + timedelta(days=int(generator.integers(0, days)))
+            asked.append(query.model_copy(update={"since": since, "until": since + span}))
     return asked
+
+
+def bound_of(query: SearchQuery) -> str:
+    """The name of a question's bound."""
+    if query.since is None or query.until is None:
+        return UNBOUNDED
+    return next(name for name, span in BOUNDS.items() if query.since + span == query.until)
 
 
 def nanoseconds_worked(pids: Sequence[int]) -> int:
@@ -186,7 +198,7 @@ async def backends(memory: Memory) -> list[int]:
 
 async def ask(variant: Variant, query: SearchQuery, *, pids: Sequence[int]) -> None:
     """One search, measured; and what its vector arm finds of what an exact one does."""
-    bound = "7 days" if query.since else "none"
+    bound = bound_of(query)
     worked, client = nanoseconds_worked(pids), time.process_time_ns()
     started = time.perf_counter()
     result = await variant.memory.search(query)
@@ -204,8 +216,7 @@ async def compare(variant: Variant, query: SearchQuery) -> None:
     job = SearchJob(query, question, memory.space, memory.embedder)
     arms = Arms(memory.database)
     served, exact = await arms.vector(job), await arms.vector(replace(job, forced="exact"))
-    bound = "7 days" if query.since else "none"
-    variant.recalls[bound].append(recall(served.scores, exact.scores, cut=100))
+    variant.recalls[bound_of(query)].append(recall(served.scores, exact.scores, cut=100))
 
 
 async def measure(
@@ -223,13 +234,14 @@ async def measure(
         ]
         pids = {one.layout: await backends(one.memory) for one in variants}
         asked = questions(dsns["plain"], options, months=months)
-        for query in asked[:6]:  # connections warm up: statements are planned once on each
+        each = 1 + len(BOUNDS)
+        for query in asked[: 2 * each]:  # connections warm up: statements are planned once on each
             for variant in variants:
                 await asyncio.gather(*(variant.memory.search(query) for _ in range(2)))
         for query in asked:
             for variant in variants:
                 await ask(variant, query, pids=pids[variant.layout])
-        for query in asked[: 2 * options.compared]:
+        for query in asked[: each * options.compared]:
             for variant in variants:
                 await compare(variant, query)
     return variants
@@ -247,12 +259,36 @@ def rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
             "ms": round(median(one.wall[bound]), 1),
             "server_ms": round(median(one.server[bound]), 1),
             "client_ms": round(median(one.client[bound]), 1),
-            "against_plain": round(median(one.server[bound]) / median(plain.server[bound]), 2),
+            "against_plain": round(_ratio(one.server[bound], plain.server[bound]), 2),
             "recall@100": round(mean(one.recalls[bound]), 3),
         }
-        for bound in ("none", "7 days")
+        for bound in (UNBOUNDED, *BOUNDS)
         for one in variants
     ]
+
+
+def _ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The same questions were asked in turn, so what disturbs one disturbs the other."""
+    return median(this / that for this, that in zip(these, those, strict=True))
+
+
+def as_markdown(found: Sequence[dict[str, Any]]) -> str:
+    """A line for each number of months and layout: worked, against plain, recall, plan."""
+    bounds = (UNBOUNDED, *BOUNDS)
+    lines = [
+        "| months | layout | " + " | ".join("unbounded" if b == UNBOUNDED else b for b in bounds),
+        "|" + " --- |" * (1 + len(bounds)) + " ---",
+    ]
+    for months, layout in dict.fromkeys((row["months"], row["layout"]) for row in found):
+        cells = [
+            f"{row['server_ms']:.1f} ms, {row['against_plain']:.2f}x, {row['plan']}, "
+            f"{row['recall@100']:.3f}"
+            for bound in bounds
+            for row in found
+            if (row["months"], row["layout"], row["bound"]) == (months, layout, bound)
+        ]
+        lines.append(f"| {months} | `{layout}` | " + " | ".join(cells))
+    return "\n".join(f"{line} |" for line in lines)
 
 
 def main() -> None:
@@ -262,7 +298,7 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--min-rows", type=int, default=500, help="of a table with an index")
-    parser.add_argument("--questions", type=int, default=60, help="asked in both bounds")
+    parser.add_argument("--questions", type=int, default=60, help="asked with each bound")
     parser.add_argument("--compared", type=int, default=20, help="of them, with an exact search")
     parser.add_argument("--data", type=Path, help="keeps the databases there for another run")
     options = parser.parse_args()
@@ -274,10 +310,13 @@ def run(data: Path, options: argparse.Namespace) -> None:
     layouts = ["plain", *(one for one in options.layouts if one != "plain")]
     with open_local_postgres(data, database="postgres") as server:
         prepare(server, options, layouts=layouts)
+        table = []
         for months in options.months:
             dsns = {layout: server.dsn(f"{layout}_{months}") for layout in layouts}
             for row in rows(asyncio.run(measure(dsns, options, months=months))):
                 print(json.dumps(row), flush=True)
+                table.append(row)
+    print(as_markdown(table))
 
 
 def prepare(server: LocalPostgres, options: argparse.Namespace, *, layouts: Sequence[str]) -> None:

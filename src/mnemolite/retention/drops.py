@@ -19,7 +19,7 @@ from mnemolite.errors import DatabaseTimeoutError, InvalidFileError
 from mnemolite.lexicon import COUNT_LOCK
 from mnemolite.models import PartitionOutcome, RetentionEntry
 from mnemolite.partitions import EVENTS, Leaf, leaves
-from mnemolite.retention import journal
+from mnemolite.retention import journal, words
 from mnemolite.retention.archive import free_path, write_archive
 from mnemolite.retention.batches import count_table
 from mnemolite.retention.vectors import delete_vectors
@@ -152,15 +152,14 @@ async def _empty(connection: Connection, entry: RetentionEntry) -> bool:
 async def _finish(connection: Connection, entry: RetentionEntry) -> int | None:
     """Take the events out of all statistics, tell of it, drop them: how many; None: a hold came."""
     name = _partition(entry)
+    await words.gather(connection, name)
     async with connection.transaction():
         if await _is_held(connection, name):
             return None
         events, _ = await count_table(connection, name)
         await connection.execute(_queries["hold_count"], {"key": COUNT_LOCK})
-        await connection.execute(_queries["have_room"])
-        # What reads much and writes little comes first: readers of the feed wait from the first
-        # row that is written until the commit.
-        for query in ("discount", "blank_keys", "tell"):
+        await words.discount(connection, name)
+        for query in ("blank_keys", "tell"):
             await connection.execute(_named(query, name))
         if entry.kept_as is None:
             await connection.execute(_queries["drop"].format(table=sql.Identifier(name)))
@@ -168,6 +167,7 @@ async def _finish(connection: Connection, entry: RetentionEntry) -> int | None:
             names = {"table": sql.Identifier(name), "kept": sql.Identifier(entry.kept_as)}
             await connection.execute(_queries["set_aside"].format(**names))
         await journal.advance(connection, entry.id, step="done", events=events)
+    await words.clear(connection)
     return events
 
 

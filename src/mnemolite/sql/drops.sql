@@ -97,23 +97,6 @@ deleted AS (
           AND e.timestamp >= %(since)s AND e.timestamp < %(until)s))
 SELECT id, timestamp, namespace FROM gone ORDER BY id DESC, timestamp DESC, namespace DESC LIMIT 1
 
--- name: have_room
--- For the words of a whole partition, counted by their hash rather than sorted.
-SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)
-
--- name: discount
--- In no order: nobody else counts meanwhile.
-WITH counted AS (
-    INSERT INTO lexicon AS l (namespace, lexeme, documents)
-    SELECT e.namespace, lexeme, -count(*)
-    FROM {partition} e, unnest(tsvector_to_array(e.lexemes)) AS lexeme
-    GROUP BY e.namespace, lexeme
-    ON CONFLICT (namespace, lexeme) DO UPDATE SET documents = l.documents + excluded.documents)
-INSERT INTO lexicon_totals AS l (namespace, documents, words)
-SELECT namespace, -count(*), -sum(words) FROM {partition} GROUP BY namespace
-ON CONFLICT (namespace) DO UPDATE
-SET documents = l.documents + excluded.documents, words = l.words + excluded.words
-
 -- name: blank_keys
 -- As the trigger does it, read the other way round: keys are kept for hours only, so they are few.
 UPDATE idempotency_keys k SET digest = NULL, event_ids = '{{}}', pending = '{{}}'

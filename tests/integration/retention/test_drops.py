@@ -73,6 +73,27 @@ async def test_what_was_never_counted_nor_embedded_goes_too(
     assert_consistent(look)
 
 
+async def test_words_of_namespaces_of_any_name_are_counted_out(
+    memory: Memory, dsn: str, look: Look
+) -> None:
+    await memory.add_many(
+        [
+            NewEvent(
+                namespace=name,
+                timestamp=month(of).replace(day=5),
+                content={"text": f"it's 100% shared, and alone{of} in month {of}"},
+            )
+            for name in ("it's", "back\\slash", "100%s", "{braces}", "$1")
+            for of in (1, 2)
+        ]
+    )
+    await settle(memory)
+    partition(dsn, since=month(1), until=month(3))
+    await retention.run(memory, Options(older_than=age_of(month(2))))
+    assert look("SELECT count(*) AS n FROM lexicon WHERE lexeme LIKE 'alone%%'") == [{"n": 5}]
+    assert_consistent(look)
+
+
 async def test_what_is_in_no_expired_partition_goes_in_batches(months: Memory, look: Look) -> None:
     older = NewEvent(timestamp=month(5, 1999), content={"text": "before any range"})
     await months.add_many([older, older])
