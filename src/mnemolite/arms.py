@@ -1,6 +1,7 @@
 """The two arms of a search: nearest vectors, and BM25 over the question's words."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from mnemolite.lexicon import Question, candidate_words
 from mnemolite.models import Plan, SearchQuery, Space
 from mnemolite.moments import Moment
 from mnemolite.partitions import EVENTS, Catalog, Range, within
-from mnemolite.scans import Reach, ef_search, exact_rows, reach
+from mnemolite.scans import Reach, ef_search, exact_rows, passages_per_event, reach
 from mnemolite.sql import load
 from mnemolite.stopwatch import Stopwatch
 
@@ -29,12 +30,14 @@ _queries = load("arms")
 _DEPTH = 100
 # Events whose words are scored in full; a question of common words only has more.
 _MOST_SCORED = 5000
-# Passages read for one event handed on: a long event has many, and only its nearest counts.
-_PASSAGES_PER_EVENT = 4
+# So many times more passages are read when those that were read belong to too few events.
 _MORE_PASSAGES = 8
 # Pages of the events looked at to estimate how many rows pass: some thousands of events, 1 to 3 ms.
 _SAMPLED_PAGES = 300
+# An exact scan of fewer rows takes less than 10 ms: help would hardly arrive in time.
+_SHARED_ROWS = 10_000
 _TIME = sql.SQL("v.timestamp")
+_EXACT = Plan(vector="exact", estimated_rows=None)
 
 # Id and timestamp of an event as PostgreSQL writes them: text is compared and sent far faster.
 Key = tuple[str, str]
@@ -108,6 +111,11 @@ class SearchJob:
         return max(_DEPTH, self.query.limit)
 
     @property
+    def uses_words(self) -> bool:
+        """Whether the text arm takes part."""
+        return self.query.mode != "vector" and bool(self.query.q.strip())
+
+    @property
     def looks_at_events(self) -> bool:
         """Whether the conditions concern more than namespace and time."""
         query, question = self.query, self.question
@@ -137,6 +145,7 @@ class _Scan:
     plan: Plan
     reach: Reach = field(default_factory=lambda: Reach(()))
     centre: str | None = None
+    passages_per_event: float = passages_per_event(Reach(()), Reach(()))
 
 
 class Arms:
@@ -154,50 +163,55 @@ class Arms:
         vector, scan = await asyncio.gather(job.vector.of(job), self._scan(job, space))
         statement = _statement(job, space, scan=scan)
         parameters = job.parameters | {"vector": Vector(vector)}
-        rows = await self._nearest(statement, parameters, scan=scan)
+        rows = await self._nearest(job, statement, parameters=parameters, scan=scan)
         keys = [(row["id"], row["timestamp"]) for row in rows]
         return ArmResult(keys, [row["distance"] for row in rows], scan.plan, vector)
 
     async def _nearest(
-        self, statement: sql.Composed, parameters: dict[str, Any], *, scan: "_Scan"
+        self,
+        job: SearchJob,
+        statement: sql.Composed,
+        *,
+        parameters: dict[str, Any],
+        scan: "_Scan",
     ) -> list[Row]:
         """The nearest events; more passages are read where few events have all the nearest."""
-        depth: int = parameters["depth"]
-        passages = depth * _PASSAGES_PER_EVENT
-        tuned = scan.plan.vector != "exact"
-        reading = self._database.transaction() if tuned else self._database.connection()
+        passages = math.ceil(job.depth * scan.passages_per_event)
+        tuning = _tuning(job, scan)
+        reading = self._database.transaction() if tuning else self._database.connection()
         async with reading as connection:
-            if tuned:
-                tuning = {"ef_search": ef_search(scan.reach.indexes)}
-                await connection.execute(_queries["tune_hnsw"], tuning)
+            if tuning:
+                await connection.execute(tuning)
             while True:
                 bounded = parameters | {"passages": passages}
                 rows = await (await connection.execute(statement, bounded)).fetchall()
-                if len(rows) >= depth or not rows or rows[0]["passages"] < passages:
-                    return rows[:depth]
+                if len(rows) >= job.depth or not rows or rows[0]["passages"] < passages:
+                    return rows[: job.depth]
                 passages *= _MORE_PASSAGES
 
     async def _scan(self, job: SearchJob, space: Space) -> "_Scan":
         """Exact for as many matching rows as that is fast for, else what indexes there are."""
-        exact = _Scan(Plan(vector="exact", estimated_rows=None))
         if job.forced == "exact":
-            return exact
+            return _Scan(_EXACT)
         bounds = Range(job.query.since, job.query.until)
         vectors, events = await self._catalog.leaves(space.table, EVENTS)
-        reached = reach(vectors, bounds)
+        reached, filtered = reach(vectors, bounds), reach(events, bounds)
+        passages = passages_per_event(reached, filtered)
         if not reached.indexes:
-            return exact
+            return _Scan(_EXACT, passages_per_event=passages)
         few = exact_rows(reached.rows)
         rows = job.question.documents
         async with self._database.connection() as connection:
             if rows > few and job.is_filtered:
-                pages = sum(leaf.pages for leaf in reach(events, bounds).leaves)
+                pages = sum(leaf.pages for leaf in filtered.leaves)
                 rows = await _estimate(connection, job, pages=pages)
             if rows <= few and job.forced is None:
-                return _Scan(Plan(vector="exact", estimated_rows=rows))
+                plan = Plan(vector="exact", estimated_rows=rows)
+                return _Scan(plan, passages_per_event=passages)
             cursor = await connection.execute(_queries["centre"], {"space": space.id})
             centre = (await cursor.fetchone() or {}).get("centre")
-        return _Scan(Plan(vector=reached.plan_by_index, estimated_rows=rows), reached, centre)
+        plan = Plan(vector=reached.plan_by_index, estimated_rows=rows)
+        return _Scan(plan, reached, centre, passages_per_event=passages)
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
@@ -248,6 +262,15 @@ async def _estimate(connection: Connection, job: SearchJob, *, pages: int) -> in
     parameters = job.parameters | {"percent": 100 * share}
     row = await (await connection.execute(statement, parameters)).fetchone()
     return round(row["rows"] / share) if row else 0
+
+
+def _tuning(job: SearchJob, scan: _Scan) -> sql.Composed | None:
+    """The settings of a scan, for its transaction alone; None if it needs none."""
+    if scan.plan.vector != "exact":
+        candidates = ef_search(scan.reach.indexes, with_words=job.uses_words)
+        return _queries["tune_hnsw"].format(ef_search=sql.Literal(str(candidates)))
+    shared = (scan.plan.estimated_rows or 0) > _SHARED_ROWS
+    return _queries["tune_exact"].format() if shared else None
 
 
 def join_of(job: SearchJob) -> sql.Composable:

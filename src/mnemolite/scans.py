@@ -13,7 +13,16 @@ _EXACT_ROWS = 20_000
 # as many as rows are rare. The two met at 100,000 of 1,000,000 rows; where the index is only a
 # little faster, the scan, which misses nothing, is the better plan still.
 _EXACT_ROWS_PER_ROOT = 150
-_EF_SEARCH = 400
+# Candidates that an index keeps in view: as many as pgvector allows. Where words look too, and all
+# that either arm finds is compared exactly, fewer give .99 of the same first ten hits.
+_EF_SEARCH = 1000
+_EF_SEARCH_WITH_WORDS = 400
+_LEAST_EF_SEARCH = 40
+# Passages read for one event handed on: a long event has many, and only its nearest counts. So as
+# many as an event of these tables has, and some to spare; but never more than some, for it is
+# cheaper to read again when too few events were among them.
+_SPARE_PASSAGES = 1.5
+_MOST_PASSAGES = 4.0
 
 Plan = Literal["exact", "hnsw", "mixed"]
 
@@ -68,6 +77,15 @@ def exact_rows(table_rows: int) -> int:
     return max(_EXACT_ROWS, int(_EXACT_ROWS_PER_ROOT * math.sqrt(max(table_rows, 0))))
 
 
-def ef_search(indexes: int) -> int:
+def passages_per_event(vectors: Reach, events: Reach) -> float:
+    """How many passages to read for each event that is wanted, by what the catalog knows."""
+    if not vectors.rows or not events.rows:
+        return _MOST_PASSAGES
+    usual = max(1.0, vectors.rows / events.rows)
+    return min(_SPARE_PASSAGES * usual, _MOST_PASSAGES)
+
+
+def ef_search(indexes: int, *, with_words: bool) -> int:
     """How many candidates each index keeps in view: fewer where many of them take part."""
-    return max(40, round(_EF_SEARCH / math.sqrt(indexes)))
+    most = _EF_SEARCH_WITH_WORDS if with_words else _EF_SEARCH
+    return max(_LEAST_EF_SEARCH, round(most / math.sqrt(indexes)))

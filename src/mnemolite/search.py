@@ -133,7 +133,7 @@ class Search:
         arms: dict[Arm, Coroutine[Any, Any, ArmResult]] = {}
         if job.query.mode != "text":
             arms["vector"] = self._arm(job, "vector", finding=self._arms.vector(job))
-        if job.query.mode != "vector" and job.query.q.strip():
+        if job.uses_words:
             arms["text"] = self._arm(job, "text", finding=self._arms.text(job))
         return arms
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mnemolite.partitions import Leaf, Range
-from mnemolite.scans import ef_search, exact_rows, reach
+from mnemolite.scans import Reach, ef_search, exact_rows, passages_per_event, reach
 
 
 def day(number: int) -> datetime:
@@ -19,6 +19,10 @@ def leaf(since: int, until: int, *, indexed: bool, rows: int = 100) -> Leaf:
 
 def default(*, indexed: bool = False, rows: int = 0) -> Leaf:
     return Leaf("default", "public", None, rows, True, pages=rows, indexed=indexed)
+
+
+def table(rows: int) -> Reach:
+    return Reach([Leaf("t", "public", ALL, rows, False)])
 
 
 ALL = Range(None, None)
@@ -92,5 +96,23 @@ def test_spans_under_an_index_and_the_rest_are_all_of_time(
 
 
 def test_each_of_many_indexes_keeps_fewer_candidates_in_view() -> None:
-    assert ef_search(1) == 400
-    assert ef_search(1) > ef_search(4) > ef_search(24) >= ef_search(60) >= 40
+    assert ef_search(1, with_words=False) == 1000
+    for with_words in (True, False):
+        kept = [ef_search(indexes, with_words=with_words) for indexes in (1, 4, 24, 60, 10_000)]
+        assert kept == sorted(kept, reverse=True)
+        assert kept[-1] == 40
+        assert kept[0] > kept[1] > kept[2]
+
+
+def test_what_words_look_for_too_needs_fewer_candidates() -> None:
+    assert ef_search(1, with_words=True) == 400
+    assert ef_search(24, with_words=True) < ef_search(24, with_words=False)
+
+
+def test_passages_are_read_as_events_have_them() -> None:
+    unknown, events, one_each, many = (table(rows) for rows in (0, 1000, 1100, 9000))
+    assert passages_per_event(unknown, events) == passages_per_event(events, unknown) == 4
+    assert passages_per_event(events, events) == 1.5
+    assert passages_per_event(table(500), events) == 1.5
+    assert passages_per_event(one_each, events) == pytest.approx(1.65)
+    assert passages_per_event(many, events) == 4

@@ -38,9 +38,14 @@ JOIN events e ON (e.id, e.timestamp, e.namespace) = (v.event_id, v.timestamp, v.
 -- name: tune_hnsw
 -- Sorting is discouraged, or the planner would sort all matching rows instead of reading the index:
 -- it takes any filter on metadata for one that few rows pass.
-SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
+SELECT set_config('hnsw.ef_search', {ef_search}, true),
     set_config('hnsw.iterative_scan', 'strict_order', true),
     set_config('enable_sort', 'off', true)
+
+-- name: tune_exact
+-- The planner takes a distance between vectors for a cheap thing, so that it thinks twice before it
+-- lets another process help: 43 ms alone and 24 by two, for 58,000 rows of 384 dimensions.
+SELECT set_config('parallel_setup_cost', '100', true)
 
 -- name: estimate
 SELECT count(*) AS rows
