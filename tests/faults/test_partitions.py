@@ -1,20 +1,22 @@
-"""A change of the layout that is killed at any step goes on when its command is run again."""
+"""A change of the layout that is cut off at any step goes on when its command is run again."""
 
 import asyncio
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from mnemolite.local_postgres import LocalPostgres
 from mnemolite.memory import Memory
-from mnemolite.settings import Settings
+from mnemolite.settings import DatabaseSettings, EmbeddingSettings, Settings
 from mnemolite.worker import Worker, running_worker
 from tests.acceptance.server import command, environment, run
+from tests.faults.postgres import kill_server, own_server
 from tests.integration.test_migrations import catalog
 from tests.laid_out import content, fill, leftovers
 
@@ -69,19 +71,40 @@ def wait_until_gone(sql: Sql) -> None:
         time.sleep(0.02)
 
 
+def start(operation: str, *, variables: dict[str, str], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("partitions", operation),
+        env=environment(**variables),
+        cwd=cwd,
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+
+
 def kill_at(dsn: str, sql: Sql, step: str, *, operation: str, **options: Any) -> None:
     with stopped_at(dsn, sql, step):
-        process = subprocess.Popen(
-            command("partitions", operation),
-            env=environment(**options["variables"]),
-            cwd=options["cwd"],
-            text=True,
-            stderr=subprocess.PIPE,
-        )
+        process = start(operation, **options)
         wait_until_stopped(sql, process)
         process.kill()
         process.communicate()
     wait_until_gone(sql)
+
+
+def crash_at(postgres: LocalPostgres, step: str, *, operation: str, **options: Any) -> None:
+    """Kill the server at the step, which ends the command, and start it again."""
+    dsn = postgres.dsn()
+    with (
+        psycopg.connect(dsn, autocommit=True) as sql,
+        suppress(psycopg.OperationalError),  # of what looked on
+        stopped_at(dsn, sql, step),
+    ):
+        process = start(operation, **options)
+        wait_until_stopped(sql, process)
+        kill_server(postgres.data_dir)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode != 0
+        assert "database_unavailable" in said, said
+    postgres.ensure_running()
 
 
 @pytest.mark.timeout(1800)
@@ -120,6 +143,35 @@ async def test_a_change_goes_on_after_a_kill_at_any_step(
             assert content(dsn) == before
         if operation != "undo-split":
             assert catalog(dsn) == plain
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("operation", ["enable", "disable"])
+async def test_a_change_goes_on_after_a_crash_of_postgresql(tmp_path: Path, operation: str) -> None:
+    with own_server() as postgres:
+        dsn = postgres.dsn()
+        settings = Settings(
+            database=DatabaseSettings(url=dsn), embedding=EmbeddingSettings(mode="mock")
+        )
+        async with Memory.open(settings) as memory:
+            await fill(memory, 60)
+            await Worker(memory).drain()
+        variables = {"DATABASE_URL": dsn, "EMBEDDING_MODE": "mock", "COLUMNS": "200"}
+        if operation == "disable":
+            done = run("partitions", "enable", cwd=tmp_path, variables=variables, timeout=300)
+            assert done.returncode == 0, done.stderr
+        before = content(dsn)
+        with psycopg.connect(dsn, autocommit=True) as sql:
+            sql.execute(STOP.encode())
+        for step in ("copy", "drop", "rename"):
+            crash_at(postgres, step, operation=operation, cwd=tmp_path, variables=variables)
+            assert content(dsn) == before
+        with psycopg.connect(dsn, autocommit=True) as sql:
+            sql.execute(GO_ON)
+        done = run("partitions", operation, cwd=tmp_path, variables=variables, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert content(dsn) == before
+        assert leftovers(dsn) == []
 
 
 async def test_a_worker_finishes_what_was_left_behind(
