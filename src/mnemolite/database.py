@@ -1,5 +1,6 @@
 """The connection pool, and the one border where psycopg's errors become MnemoLite's."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -192,7 +193,7 @@ class Database:
     async def _checked_out(self) -> AsyncIterator[Connection]:
         try:
             with metrics.part_time("database"):
-                connection = await self._pool.getconn()
+                connection = await self._taken_out()
         except PoolTimeout as error:
             if self.pool_stats["pool_size"] < self._settings.pool_size:
                 # Nobody holds the missing connections: they cannot be made.
@@ -209,6 +210,19 @@ class Database:
             if broken:
                 # Where one connection was lost, others often are; each would fail a request.
                 await self._pool.check()
+
+    async def _taken_out(self) -> AsyncConnection[DictRow]:
+        """A connection from the pool; a cancellation in the moment in which it comes is heeded.
+
+        The pool waits with `asyncio.wait_for`, which before Python 3.12 forgets such a one.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        connection = await self._pool.getconn()
+        if task and task.cancelling() > before:
+            await self._pool.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
 
     async def _connect_anew(self) -> None:
         """Replace all connections: after a fail-over the old ones can lead to a standby."""

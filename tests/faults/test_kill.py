@@ -1,6 +1,5 @@
 """What kill -9 must not break: an acknowledged event is there, once, and gets its embedding."""
 
-import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +7,11 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
 import psycopg
 
 from mnemolite.local_postgres import LocalPostgres, open_local_postgres
 from tests.acceptance.server import ServerProcess, patient_client
+from tests.faults.postgres import kill_server, processes_in
 
 EVENTS = 1000
 CLIENTS = 16
@@ -85,16 +84,6 @@ def _wait_until_nothing_is_pending(server: ServerProcess) -> None:
     raise AssertionError("events stay pending")
 
 
-def _postgres_of(data_dir: Path) -> list[psutil.Process]:
-    """The server's own processes: those that work inside its folder."""
-    found = []
-    for process in psutil.process_iter(["name"]):
-        with contextlib.suppress(psutil.Error):
-            if process.info["name"] == "postgres" and Path(process.cwd()).is_relative_to(data_dir):
-                found.append(process)
-    return found
-
-
 def test_the_embedded_server_recovers_from_a_kill_of_everything(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     variables = {"EMBEDDING_MODE": "mock"}
@@ -103,8 +92,7 @@ def test_the_embedded_server_recovers_from_a_kill_of_everything(tmp_path: Path) 
     with server.client() as client:
         ids = [client.post("/v1/events", json={"content": f"e{n}"}).json()["id"] for n in range(20)]
     server.kill()
-    for process in _postgres_of(data_dir):
-        process.kill()
+    kill_server(data_dir)
     server = ServerProcess(tmp_path / "serve.log", *arguments, variables=variables)
     try:
         _wait_until_nothing_is_pending(server)
@@ -113,7 +101,7 @@ def test_the_embedded_server_recovers_from_a_kill_of_everything(tmp_path: Path) 
         assert [event["id"] for event in found] == ids[::-1]
     finally:
         assert server.stop() == 0
-    assert _postgres_of(data_dir) == []
+    assert processes_in(data_dir) == []
 
 
 def test_a_killed_postgres_is_started_again(tmp_path: Path) -> None:
@@ -123,9 +111,7 @@ def test_a_killed_postgres_is_started_again(tmp_path: Path) -> None:
     try:
         with server.client() as client:
             kept = client.post("/v1/events", json={"content": "kept"}).json()["id"]
-            for process in _postgres_of(data_dir):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            kill_server(data_dir)
             _post_until_stored(client, "after the crash")
             assert client.get(f"/v1/events/{kept}").status_code == 200
         _wait_until_nothing_is_pending(server)
@@ -157,9 +143,7 @@ def test_a_postgres_that_dies_during_a_start_does_not_end_it(tmp_path: Path) -> 
             )
             while sql.execute(others).fetchone() == (0,):
                 time.sleep(0.001)
-        for process in _postgres_of(data_dir):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_server(data_dir)
         killed.set()
 
     with open_local_postgres(data_dir) as local:

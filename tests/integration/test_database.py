@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import psycopg
 import psycopg_pool
@@ -295,6 +295,36 @@ async def test_a_cancelled_request_stores_nothing_and_frees_its_connection(
     async with database.connection() as connection:
         row = await (await connection.execute("SELECT count(*) AS n FROM events")).fetchone()
     assert row == {"n": 0}
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_cancellation_in_the_moment_in_which_a_connection_comes(
+    settings: Settings, dsn: str, steps: int
+) -> None:
+    """Ctrl-C would be forgotten. Which step of the loop that moment is, the pool decides."""
+    small = settings.database.model_copy(update={"pool_size": 2})
+    async with Database(dsn, small) as database, AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(database.connection())
+
+        async def use_forever() -> None:
+            async with database.connection():
+                await asyncio.Event().wait()
+
+        waiting = asyncio.create_task(use_forever())
+        await asyncio.sleep(0.05)
+        releasing = asyncio.create_task(stack.aclose())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting], timeout=2)
+        forgotten = not waiting.done()
+        while not waiting.done():
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=0.2)
+        await releasing
+        assert not forgotten
+        assert waiting.cancelled()
 
 
 async def test_many_writers_share_few_connections(memory: Memory) -> None:

@@ -1,7 +1,9 @@
 """Taking turns: one process at a time changes how the events and their vectors are laid out."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+import psycopg
 
 from mnemolite.database import Connection, Database
 from mnemolite.errors import LayoutBusyError
@@ -24,9 +26,19 @@ async def taking_turn(database: Database, *, finishing: bool = False) -> AsyncIt
         row = await (await connection.execute(_queries["take"], {"lock": _LOCK})).fetchone()
         if not (row and row["mine"]):
             raise LayoutBusyError(await _holder(connection))
-        if not finishing:
-            await _refuse_unfinished(connection)
-        yield connection
+        try:
+            if not finishing:
+                await _refuse_unfinished(connection)
+            yield connection
+        finally:
+            await _give_back(connection)
+
+
+async def _give_back(connection: Connection) -> None:
+    """A session that ends lets go too, but at some later moment: the next one need not wait."""
+    if not connection.closed:
+        with suppress(psycopg.Error):
+            await connection.execute(_queries["give_back"], {"lock": _LOCK})
 
 
 async def _holder(connection: Connection) -> str:

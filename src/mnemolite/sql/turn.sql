@@ -4,6 +4,9 @@ SELECT set_config('timezone', 'UTC', false), set_config('application_name', 'mne
 -- name: take
 SELECT pg_try_advisory_lock(%(lock)s) AS mine
 
+-- name: give_back
+SELECT pg_advisory_unlock(%(lock)s)
+
 -- name: holder
 SELECT pid FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1
