@@ -19,19 +19,32 @@ def variables(dsn: str) -> dict[str, str]:
 
 
 @contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Tests in the background of a shell are told to ignore SIGINT, and so is what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def tailing(
     *arguments: str, folder: Path, variables: dict[str, str]
 ) -> Iterator["subprocess.Popen[str]"]:
     """A running command that has begun to follow."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command("tail", *arguments),
-        env=environment(**variables),
-        cwd=folder,
-        text=True,
-        stdout=pipe,
-        stderr=pipe,
-    ) as process:
+    with (
+        heeding_interrupts(),
+        subprocess.Popen(
+            command("tail", *arguments),
+            env=environment(**variables),
+            cwd=folder,
+            text=True,
+            stdout=pipe,
+            stderr=pipe,
+        ) as process,
+    ):
         try:
             assert process.stderr is not None
             while "Ctrl-C ends it" not in process.stderr.readline():
