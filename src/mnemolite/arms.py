@@ -215,6 +215,8 @@ class Arms:
 
     async def text(self, job: SearchJob) -> ArmResult:
         """The events that score best by BM25 among those that hold the question's rarer words."""
+        if not job.question.terms:
+            return ArmResult()
         statement = _queries["text"].format(score=_score(job.question), where=job.conditions())
         bm25 = job.question.bm25
         parameters = job.parameters | {

@@ -93,7 +93,7 @@ async def _read(database: Database, job: SearchJob, *, space: Space) -> AsyncIte
 
 
 def _rows(data: bytearray, row: np.dtype[np.void]) -> _Rows:
-    rows = np.frombuffer(bytes(data), dtype=row)
+    rows = np.frombuffer(data, dtype=row)
     return rows["id"], rows["vector"].astype(np.float32)
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
-import psutil
 
 from tests.acceptance.server import ServerProcess, command, environment, patient_client
 from tests.faults.listener import Listener
+from tests.faults.postgres import kill_server
 
 Victim = Literal["server", "worker", "postgres"]
 VICTIMS: tuple[Victim, ...] = ("server", "worker", "postgres")
@@ -81,9 +81,7 @@ class Siege:
             self._worker.wait()
             self._worker = self._work()
         else:
-            for process in self._postgres():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            kill_server(self._data_dir)
         return victim
 
     def wait_for_writes(self, count: int, *, within_seconds: float = 120) -> None:
@@ -101,15 +99,6 @@ class Siege:
         with (self._folder / "worker.log").open("ab") as log:
             variables = environment(**self._variables)
             return subprocess.Popen(command("worker"), env=variables, stdout=log, stderr=log)
-
-    def _postgres(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter(["name"]):
-            with contextlib.suppress(psutil.Error):
-                inside = Path(process.cwd()).is_relative_to(self._data_dir)
-                if process.info["name"] == "postgres" and inside:
-                    found.append(process)
-        return found
 
     # --- The crowd -------------------------------------------------------------------------------
 

@@ -3,10 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import psycopg
-
-from mnemolite.database import Connection, Database
-from mnemolite.errors import LayoutBusyError
+from mnemolite.database import Connection, Database, translated_errors
+from mnemolite.errors import DatabaseError, LayoutBusyError
 from mnemolite.sql import load
 
 _queries = load("turn")
@@ -37,7 +35,7 @@ async def taking_turn(database: Database, *, finishing: bool = False) -> AsyncIt
 async def _give_back(connection: Connection) -> None:
     """A session that ends lets go too, but at some later moment: the next one need not wait."""
     if not connection.closed:
-        with suppress(psycopg.Error):
+        with suppress(DatabaseError), translated_errors():
             await connection.execute(_queries["give_back"], {"lock": _LOCK})
 
 

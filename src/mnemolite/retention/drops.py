@@ -152,8 +152,7 @@ async def _empty(connection: Connection, entry: RetentionEntry) -> bool:
 async def _finish(connection: Connection, entry: RetentionEntry) -> int | None:
     """Take the events out of all statistics, tell of it, drop them: how many; None: a hold came."""
     name = _partition(entry)
-    await words.gather(connection, name)
-    async with connection.transaction():
+    async with words.gathered(connection, name), connection.transaction():
         if await _is_held(connection, name):
             return None
         events, _ = await count_table(connection, name)
@@ -167,7 +166,6 @@ async def _finish(connection: Connection, entry: RetentionEntry) -> int | None:
             names = {"table": sql.Identifier(name), "kept": sql.Identifier(entry.kept_as)}
             await connection.execute(_queries["set_aside"].format(**names))
         await journal.advance(connection, entry.id, step="done", events=events)
-    await words.clear(connection)
     return events
 
 

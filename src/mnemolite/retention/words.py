@@ -4,6 +4,9 @@ A detached partition does not change any more, so what reads much is done before
 that takes it away. Readers of the feed, and whoever counts words, wait for that one alone.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from psycopg import sql
 
 from mnemolite.database import Connection
@@ -12,14 +15,20 @@ from mnemolite.sql import load
 _queries = load("drop_words")
 
 
-async def gather(connection: Connection, partition: str) -> None:
-    """Count the words of a partition into a table that only this connection sees."""
-    for name in ("room_for_lexemes", "room_for_words", "clear"):
+@asynccontextmanager
+async def gathered(connection: Connection, partition: str) -> AsyncIterator[None]:
+    """The words of a partition, counted, in a table that only this connection sees.
+
+    Nothing of them is left in it when the block ends, however it does.
+    """
+    for name in ("room_for_lexemes", "room_for_words"):
         await connection.execute(_queries[name])
-    for name in ("gather_lexemes", "gather_words"):
-        async with connection.transaction():
-            await connection.execute(_queries["have_room"])
-            await connection.execute(_queries[name].format(partition=sql.Identifier(partition)))
+    try:
+        await _gather(connection, partition)
+        yield
+    finally:
+        if not connection.closed:
+            await connection.execute(_queries["clear"])
 
 
 async def discount(connection: Connection, partition: str) -> None:
@@ -30,6 +39,8 @@ async def discount(connection: Connection, partition: str) -> None:
     await connection.execute(totals)
 
 
-async def clear(connection: Connection) -> None:
-    """Give the room of the tables back."""
-    await connection.execute(_queries["clear"])
+async def _gather(connection: Connection, partition: str) -> None:
+    for name in ("gather_lexemes", "gather_words"):
+        async with connection.transaction():
+            await connection.execute(_queries["have_room"])
+            await connection.execute(_queries[name].format(partition=sql.Identifier(partition)))
